@@ -1,0 +1,2 @@
+//! the millstream binary
+fn main() {}

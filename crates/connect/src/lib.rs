@@ -1,0 +1,1 @@
+//! sources, sinks and lookups that touch the outside

@@ -1,0 +1,13 @@
+//! The durable event log: the contract every log keeps, a log in memory and the log embedded in the binary.
+//!
+//! The log knows topics, partitions, commits and positions. It does *not* know state, SQL, services' definitions,
+//! dead letters or anything of the outside: those are appends like any other.
+
+mod contract;
+mod error;
+
+pub use contract::{
+    AbortReason, Append, Change, Class, Commit, Committed, Consumed, Epoch, Join, Lead, Log, Membership, Outcome,
+    Pending, Position, Read, Reader, Retention, Task, TaskId, TopicInfo, TopicKind, TopicSpec,
+};
+pub use error::Error;

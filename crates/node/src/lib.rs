@@ -1,0 +1,1 @@
+//! from YAML to a running pipeline; the HTTP API

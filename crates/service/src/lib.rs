@@ -1,0 +1,1 @@
+//! the life of a task: read, process, commit; dead letters, restarts, scaling
