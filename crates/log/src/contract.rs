@@ -74,8 +74,8 @@ pub enum Position {
 }
 
 impl Position {
-    /// The longest opaque position, in bytes.
-    pub const OPAQUE_BYTES_MAX: usize = 4096;
+    /// The longest opaque position, in bytes. Kafka stores 4096 bytes of text beside an offset, which as base64 is 3 KiB.
+    pub const OPAQUE_BYTES_MAX: usize = 3072;
 
     /// The offset, where this is one.
     pub fn offset(&self) -> Option<Offset> {
@@ -179,8 +179,9 @@ pub enum Outcome {
 /// Where the events of a commit stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
-    /// The offset of each append's first event, in the order of [`Commit::appends`].
-    pub offsets: Vec<Offset>,
+    /// The offset of each append's first event, in the order of [`Commit::appends`]. The embedded log always knows it; a
+    /// Kafka client that had to resend does not, so nothing but an answer to a caller may depend on it.
+    pub offsets: Vec<Option<Offset>>,
 }
 
 /// A commit on its way; a future of its [`Outcome`]. Dropping it does not undo the commit.
@@ -218,7 +219,9 @@ impl Future for Pending {
 pub enum Read {
     /// Events.
     Batch(Batch),
-    /// Nothing more now; reading goes on at `next` (which may be behind the last event seen: gaps are skipped).
+    /// Nothing more now; reading goes on at `next`, which may be greater than the offset behind the last event seen, and
+    /// may grow from one `AtEnd` to the following one without a batch between: gaps are skipped. A position that a task
+    /// commits after reading to the end is this one, so that its lag is exactly zero.
     AtEnd {
         /// Where to go on.
         next: Offset,
