@@ -5,9 +5,12 @@
 
 mod contract;
 mod error;
+mod group;
+pub mod vfs;
 
 pub use contract::{
     AbortReason, Append, Change, Class, Commit, Committed, Consumed, Epoch, Join, Lead, Log, Membership, Outcome,
     Pending, Position, Read, Reader, Retention, Task, TaskId, TopicInfo, TopicKind, TopicSpec,
 };
 pub use error::Error;
+pub use group::Groups;
