@@ -108,7 +108,8 @@ pub struct Append {
     pub schema_version: u32,
     /// The events, with the columns of [`Schema::physical`]. May be empty only where `watermark` is given.
     pub rows: RecordBatch,
-    /// The producer's promise behind these events.
+    /// The producer's promise behind these events. An append without rows takes one offset, so that the promise has a
+    /// place in the order.
     pub watermark: Option<Watermark>,
 }
 
@@ -217,7 +218,8 @@ impl Future for Pending {
 /// What a reader found.
 #[derive(Debug, Clone)]
 pub enum Read {
-    /// Events.
+    /// Events, with the topic's newest columns: one that an event was written without is null. Without rows where only
+    /// a watermark was appended.
     Batch(Batch),
     /// Nothing more now; reading goes on at `next`, which may be greater than the offset behind the last event seen, and
     /// may grow from one `AtEnd` to the following one without a batch between: gaps are skipped. A position that a task
@@ -363,7 +365,8 @@ pub trait Log: Send + Sync + 'static {
     /// task is not this epoch's any more.
     fn restart(&self, task: &Task) -> BoxFuture<'_, Result<Option<Task>, Error>>;
 
-    /// The durable position of a task in an input.
+    /// The durable position of a task in an input, once all that was handed over for the task before has been settled:
+    /// a new owner must not go on from where the old one is about to leave.
     fn position(&self, task: &TaskId, input: &Name) -> BoxFuture<'_, Result<Option<Position>, Error>>;
 
     /// The first offset that is kept.

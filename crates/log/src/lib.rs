@@ -3,14 +3,20 @@
 //! The log knows topics, partitions, commits and positions. It does *not* know state, SQL, services' definitions,
 //! dead letters or anything of the outside: those are appends like any other.
 
+mod clock;
 mod contract;
 mod error;
+mod evolution;
 mod group;
+mod memory;
 pub mod vfs;
 
+pub use clock::{Clock, ManualClock, SystemClock};
 pub use contract::{
     AbortReason, Append, Change, Class, Commit, Committed, Consumed, Epoch, Join, Lead, Log, Membership, Outcome,
     Pending, Position, Read, Reader, Retention, Task, TaskId, TopicInfo, TopicKind, TopicSpec,
 };
 pub use error::Error;
+pub use evolution::{SpecChange, check_rows, spec_change, upgrade};
 pub use group::Groups;
+pub use memory::MemoryLog;
