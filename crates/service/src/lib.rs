@@ -1,1 +1,42 @@
-//! the life of a task: read, process, commit; dead letters, restarts, scaling
+//! The life of a task: read, process, commit; dead letters, restarts, scaling.
+//!
+//! A pipeline is made of sources, services and sinks over one log. The [`Runner`] starts each of them as instances that
+//! own tasks; each task is supervised alone and goes on from its own last commit, whatever happens. This crate knows no
+//! YAML, no files and no network: [`Source`] and [`Sink`] are implemented elsewhere.
+
+mod clock;
+mod component;
+mod control;
+pub mod dead_letter;
+mod def;
+mod error;
+mod intake;
+mod lookup;
+mod meters;
+mod outlet;
+mod runner;
+mod service;
+#[doc(hidden)]
+pub mod shape;
+mod sink;
+mod source;
+mod status;
+mod supervise;
+mod task;
+
+pub use millstream_event as event;
+pub use millstream_log as log;
+pub use shape as flow;
+
+pub use clock::{Clock, SystemClock};
+pub use component::{INSTANCES_MAX, lag_of};
+pub use def::{
+    BATCH_ROWS_DEFAULT, BROKEN_RULES, Check, Else, Output, Processor, ServiceDef, SinkDef, SourceDef, Work, tagged,
+};
+pub use error::{ConnectError, Error};
+pub use lookup::{LookupHandle, LookupPublisher, LookupStatus};
+pub use meters::{Counts, LATENCY_BOUNDS_US, Meters};
+pub use runner::{Handle, Injected, Options, Runner};
+pub use sink::{Sink, SinkTask};
+pub use source::{INTAKE_ROWS_MAX, Intake, Receipt, Refusal, RefusedEvent, RowFate, Source, SourceRead, SourceTask};
+pub use status::{InputLag, Kind, State, Status, TaskStatus};

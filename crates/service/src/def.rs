@@ -1,0 +1,132 @@
+//! Definitions: what a service, a source and a sink are, checked and planned, ready to run.
+//!
+//! Topics that a definition names must exist in the log before it is started; the topics of its own (dead letters and
+//! what belongs to them) are made by the runner.
+
+use std::sync::Arc;
+
+use crate::shape::{Processed, Query, Routes, Rules};
+use arrow_array::RecordBatch;
+use millstream_event::{Column, ColumnType, Name, Schema, SchemaError};
+
+use crate::lookup::LookupHandle;
+use crate::{Sink, Source};
+
+/// The most rows a service takes per batch unless told otherwise.
+pub const BATCH_ROWS_DEFAULT: usize = 8192;
+
+/// The column that [`Else::Tag`] adds: the names of the rules an event broke, null where it broke none.
+pub const BROKEN_RULES: &str = "broken_rules";
+
+/// A step of the pipeline: `check`, then `query` or `processor` or nothing, then `output`.
+#[derive(Clone)]
+pub struct ServiceDef {
+    /// The name.
+    pub name: Name,
+    /// The version: a hash of all that decides what it does.
+    pub version: String,
+    /// The topics it reads. With a query: the query's one topic. Several inputs have the same number of partitions and
+    /// the same columns.
+    pub inputs: Vec<Name>,
+    /// The rules that events must pass.
+    pub check: Option<Check>,
+    /// What is done with them.
+    pub work: Work,
+    /// Where the results go.
+    pub output: Output,
+    /// How many instances share its tasks, at least 1.
+    pub instances: u32,
+    /// The most rows per batch (see [`BATCH_ROWS_DEFAULT`]).
+    pub batch_rows_max: usize,
+    /// The lookups that the query joins.
+    pub lookups: Vec<LookupHandle>,
+}
+
+/// Named rules and what happens to events that break one.
+#[derive(Clone)]
+pub struct Check {
+    /// The rules, planned against the columns of the inputs.
+    pub rules: Arc<Rules>,
+    /// The rules' names, in the order of [`Rules`].
+    pub names: Vec<String>,
+    /// What happens to events that break one.
+    pub otherwise: Else,
+}
+
+/// What happens to events that break a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Else {
+    /// They become dead letters with the names of all rules they broke.
+    DeadLetter,
+    /// They are dropped and counted.
+    Drop,
+    /// They go on, with the names of the rules they broke in a further column, [`BROKEN_RULES`]: the query is planned
+    /// against [`tagged`] columns.
+    Tag,
+    /// They go to this topic, which has the input's columns.
+    Topic(Name),
+}
+
+/// What a service does between its check and its output.
+#[derive(Clone)]
+pub enum Work {
+    /// Nothing.
+    None,
+    /// A SQL query.
+    Query(Arc<Query>),
+    /// Code.
+    Processor(Arc<dyn Processor>),
+}
+
+/// A step in Rust instead of SQL. It must be deterministic and must treat each row for itself.
+pub trait Processor: Send + Sync + 'static {
+    /// The columns of its results.
+    fn schema(&self) -> &Schema;
+
+    /// Processes rows that have the physical columns of the input.
+    fn process(&self, rows: &RecordBatch) -> Processed;
+}
+
+/// Where results go.
+#[derive(Clone)]
+pub enum Output {
+    /// All to one topic.
+    To(Name),
+    /// By conditions.
+    Route(Arc<Routes>),
+}
+
+/// A source and the topic it fills.
+#[derive(Clone)]
+pub struct SourceDef {
+    /// The name.
+    pub name: Name,
+    /// The version: a hash of its settings.
+    pub version: String,
+    /// The source.
+    pub source: Arc<dyn Source>,
+    /// The topic.
+    pub to: Name,
+}
+
+/// A sink and the topics it reads.
+#[derive(Clone)]
+pub struct SinkDef {
+    /// The name.
+    pub name: Name,
+    /// The version: a hash of its settings.
+    pub version: String,
+    /// The sink.
+    pub sink: Arc<dyn Sink>,
+    /// The topics it reads; their partition counts may differ.
+    pub inputs: Vec<Name>,
+    /// How many instances share its tasks, at least 1.
+    pub instances: u32,
+}
+
+/// The columns that a query sees behind a check with [`Else::Tag`].
+pub fn tagged(schema: &Schema) -> Result<Schema, SchemaError> {
+    let kind = ColumnType::Array(Box::new(ColumnType::String));
+    let columns = schema.columns().iter().cloned().chain([Column::nullable(BROKEN_RULES, kind)]);
+    Schema::new(columns.collect())
+}

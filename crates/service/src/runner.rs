@@ -1,0 +1,325 @@
+//! The runner: starts, changes and stops the components of a pipeline over one log.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millstream_event::Name;
+use millstream_log::{Lead, Log, TopicInfo};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::Error;
+use crate::clock::{Clock, SystemClock};
+use crate::component::{Component, Parts};
+use crate::control::Leave;
+use crate::dead_letter;
+use crate::def::{ServiceDef, SinkDef, SourceDef};
+use crate::meters::Counts;
+use crate::status::{Kind, State, Status};
+
+/// How often conditions that nobody announces are looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// What the runner's components share.
+#[derive(Clone)]
+pub struct Options {
+    /// The runtime that tasks run on, apart from the one that serves I/O. It needs tokio's time and I/O drivers.
+    pub compute: tokio::runtime::Handle,
+    /// How many commits of one task may be on their way.
+    pub commits_in_flight: usize,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Options {
+    /// The usual options on this runtime.
+    pub fn new(compute: tokio::runtime::Handle) -> Self {
+        Self { compute, commits_in_flight: 4, clock: Arc::new(SystemClock) }
+    }
+}
+
+/// Runs the components of one pipeline. Cheap to clone: clones share.
+#[derive(Clone)]
+pub struct Runner {
+    log: Arc<dyn Log>,
+    options: Options,
+    progress: Arc<Notify>,
+    handles: Arc<Mutex<BTreeMap<Name, Handle>>>,
+}
+
+/// A running source, service or sink. Cheap to clone; dropping it does not stop anything.
+#[derive(Clone)]
+pub struct Handle {
+    pub(crate) component: Arc<Component>,
+    /// The task that replays dead letters, where there is one.
+    replayer: Option<Arc<Component>>,
+}
+
+/// A fault that an operator or a test asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Injected {
+    /// One task panics at its next look.
+    Panic,
+}
+
+impl Runner {
+    /// A runner without components.
+    pub fn new(log: Arc<dyn Log>, options: Options) -> Self {
+        Self { log, options, progress: Arc::default(), handles: Arc::default() }
+    }
+
+    /// The log.
+    pub fn log(&self) -> &Arc<dyn Log> {
+        &self.log
+    }
+
+    /// Starts a service at its committed position, and its own topics with it.
+    pub async fn start_service(&self, def: ServiceDef) -> Result<Handle, Error> {
+        let name = def.name.clone();
+        self.vacant(&name)?;
+        let inputs = self.infos(&name, &def.inputs)?;
+        let lead = inputs.first().ok_or_else(|| wrong(&name, "it has no input"))?;
+        let partitions = lead.spec.partitions;
+        if let Some(other) = inputs.iter().find(|i| i.spec.partitions != partitions) {
+            let why = format!(
+                "its inputs `{}` and `{}` have {partitions} and {} partitions; they must have the same number",
+                lead.spec.name, other.spec.name, other.spec.partitions
+            );
+            return Err(Error::Definition { name, why });
+        }
+        let own = dead_letter::service_topics(&name, partitions).map_err(|e| wrong(&name, &e.to_string()))?;
+        for spec in own {
+            self.log.create_topic(spec).await?;
+        }
+        let topics = dead_letter::Topics::of(&name).map_err(|e| wrong(&name, &e.to_string()))?;
+        let mut read: Vec<(Name, u32)> = def.inputs.iter().map(|i| (i.clone(), partitions)).collect();
+        read.push((topics.replay, partitions));
+        let parts = Parts {
+            name: name.clone(),
+            version: def.version.clone(),
+            kind: Kind::Service,
+            lead: Lead::Topic(lead.spec.name.clone()),
+            tasks: partitions,
+            inputs: read,
+            instances: def.instances.max(1),
+            job: crate::service::job(def, inputs)?,
+        };
+        self.start(parts, None).await
+    }
+
+    /// Starts a source at its committed positions.
+    pub async fn start_source(&self, def: SourceDef) -> Result<Handle, Error> {
+        let name = def.name.clone();
+        self.vacant(&name)?;
+        let to = self.infos(&name, std::slice::from_ref(&def.to))?;
+        let tasks = def.source.tasks().max(1);
+        let own = dead_letter::source_topics(&name, tasks).map_err(|e| wrong(&name, &e.to_string()))?;
+        for spec in own.into_iter().chain(def.source.internal_topics()) {
+            self.log.create_topic(spec).await?;
+        }
+        let parts = Parts {
+            name: name.clone(),
+            version: def.version.clone(),
+            kind: Kind::Source,
+            lead: Lead::Tasks(tasks),
+            tasks,
+            inputs: Vec::new(),
+            instances: 1,
+            job: crate::intake::job(def, to)?,
+        };
+        self.start(parts, None).await
+    }
+
+    /// Starts a sink at its committed positions.
+    pub async fn start_sink(&self, def: SinkDef) -> Result<Handle, Error> {
+        let name = def.name.clone();
+        self.vacant(&name)?;
+        let inputs = self.infos(&name, &def.inputs)?;
+        let lead = inputs.iter().max_by_key(|i| i.spec.partitions).ok_or_else(|| wrong(&name, "it has no input"))?;
+        let parts = Parts {
+            name: name.clone(),
+            version: def.version.clone(),
+            kind: Kind::Sink,
+            lead: Lead::Topic(lead.spec.name.clone()),
+            tasks: lead.spec.partitions,
+            inputs: inputs.iter().map(|i| (i.spec.name.clone(), i.spec.partitions)).collect(),
+            instances: def.instances.max(1),
+            job: crate::outlet::job(def, inputs.clone()),
+        };
+        self.start(parts, None).await
+    }
+
+    async fn start(&self, parts: Parts, replayer: Option<Parts>) -> Result<Handle, Error> {
+        let name = parts.name.clone();
+        let start =
+            |parts| Component::start(parts, Arc::clone(&self.log), self.options.clone(), Arc::clone(&self.progress));
+        let component = start(parts).await?;
+        let replayer = match replayer {
+            Some(parts) => Some(start(parts).await?),
+            None => None,
+        };
+        let handle = Handle { component, replayer };
+        self.handles.lock().insert(name, handle.clone());
+        Ok(handle)
+    }
+
+    fn vacant(&self, name: &Name) -> Result<(), Error> {
+        match self.handle(name) {
+            Some(handle) if handle.state() != State::Stopped => Err(Error::Running(name.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    fn infos(&self, name: &Name, topics: &[Name]) -> Result<Vec<TopicInfo>, Error> {
+        let find = |topic: &Name| {
+            self.log.topic(topic).ok_or_else(|| wrong(name, &format!("there is no topic `{topic}` in the log")))
+        };
+        topics.iter().map(find).collect()
+    }
+
+    /// A component by name, also one that has stopped.
+    pub fn handle(&self, name: &Name) -> Option<Handle> {
+        self.handles.lock().get(name).cloned()
+    }
+
+    /// All components, by name, also those that have stopped.
+    pub fn handles(&self) -> Vec<Handle> {
+        self.handles.lock().values().cloned().collect()
+    }
+
+    /// Forgets a stopped component.
+    pub fn forget(&self, name: &Name) {
+        let mut handles = self.handles.lock();
+        if handles.get(name).is_some_and(|h| h.state() == State::Stopped) {
+            handles.remove(name);
+        }
+    }
+
+    /// Waits until every source has finished or stopped and every event that came in has been read, through the whole
+    /// pipeline, by every service and sink that runs. Does not return while a source is endless, or while a component
+    /// that is paused or failed has events to read.
+    pub async fn drained(&self) {
+        loop {
+            let told = self.progress.notified();
+            let before = self.commits();
+            if self.at_rest().await && self.commits() == before {
+                return;
+            }
+            // Most changes are announced; another process's commits, on a shared log, are not.
+            tokio::select! {
+                () = told => {}
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+            }
+        }
+    }
+
+    /// Whether all sources have finished and nothing is unread right now.
+    async fn at_rest(&self) -> bool {
+        let handles = self.handles();
+        if handles.iter().any(|h| h.kind() == Kind::Source && !h.finished()) {
+            return false;
+        }
+        for handle in handles.iter().filter(|h| h.kind() != Kind::Source && h.state() != State::Stopped) {
+            match handle.component.lags().await {
+                Ok(lags) if lags.iter().all(|l| l.lag == 0) => {}
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    fn commits(&self) -> u64 {
+        self.handles().iter().map(|h| h.counts().commits).sum()
+    }
+
+    /// Stops everything at commit boundaries: sources first, then services, then sinks. `finish`: sinks complete what
+    /// they have open, because nothing more will come.
+    pub async fn stop_all(&self, finish: bool) {
+        for kind in [Kind::Source, Kind::Service, Kind::Sink] {
+            let handles = self.handles().into_iter().filter(|h| h.kind() == kind);
+            let stops = handles.map(|h| async move { if finish { h.finish().await } else { h.stop().await } });
+            futures::future::join_all(stops).await;
+        }
+    }
+}
+
+fn wrong(name: &Name, why: &str) -> Error {
+    Error::Definition { name: name.clone(), why: why.to_owned() }
+}
+
+impl Handle {
+    /// The component's name.
+    pub fn name(&self) -> &Name {
+        self.component.name()
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        self.component.kind()
+    }
+
+    /// The version of its definition.
+    pub fn version(&self) -> &str {
+        self.component.version()
+    }
+
+    /// How it stands as a whole.
+    pub fn state(&self) -> State {
+        self.component.state()
+    }
+
+    /// Whether all its tasks have finished (bounded sources) or it was stopped.
+    pub fn finished(&self) -> bool {
+        self.component.finished()
+    }
+
+    /// Its counters, without looking at the log.
+    pub fn counts(&self) -> Counts {
+        self.component.meters.counts()
+    }
+
+    /// All about it.
+    pub async fn status(&self) -> Result<Status, Error> {
+        self.component.status().await
+    }
+
+    /// Stops reading at the next commit boundary, until [`Handle::resume`].
+    pub fn pause(&self) {
+        self.component.pause();
+    }
+
+    /// Goes on after a pause; a failed task tries again, a waiting one at once.
+    pub fn resume(&self) {
+        self.component.resume();
+    }
+
+    /// Changes the number of instances; returns when those that leave have left. Tasks move at commit boundaries.
+    pub async fn scale(&self, instances: u32) -> Result<(), Error> {
+        self.component.scale(instances).await
+    }
+
+    /// Stops at a commit boundary, with nothing on its way. The same name can be started again after it.
+    pub async fn stop(&self) {
+        self.leave(Leave::Boundary).await;
+    }
+
+    /// Like [`Handle::stop`], and a sink completes what it has open: for the end of a drained pipeline.
+    pub async fn finish(&self) {
+        self.leave(Leave::Finish).await;
+    }
+
+    async fn leave(&self, how: Leave) {
+        if let Some(replayer) = &self.replayer {
+            replayer.stop(Leave::Boundary).await;
+        }
+        self.component.stop(how).await;
+    }
+
+    /// Makes a fault happen, to prove that nobody else notices.
+    pub fn inject(&self, fault: Injected) {
+        match fault {
+            Injected::Panic => self.component.inject_panic(),
+        }
+    }
+}

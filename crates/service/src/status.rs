@@ -1,0 +1,99 @@
+//! How a component and its tasks stand, for people and for the node's HTTP API.
+
+use millstream_event::Name;
+use serde::{Deserialize, Serialize};
+
+use crate::meters::Counts;
+
+/// What a component is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A source.
+    Source,
+    /// A service.
+    Service,
+    /// A sink.
+    Sink,
+}
+
+/// How a task, or a component as a whole, stands. Ordered: of a component's tasks the greatest shows.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum State {
+    /// Stopped, as asked.
+    Stopped,
+    /// A bounded source has given everything, or a sink has completed what it wrote.
+    Finished,
+    /// Working, or waiting for events.
+    Running,
+    /// Paused, as asked.
+    Paused,
+    /// Not yet working.
+    Starting,
+    /// Something that it needs is missing or full; it goes on by itself.
+    Waiting {
+        /// What for.
+        reason: String,
+    },
+    /// It failed and starts again from its last commit, by itself, after a pause.
+    Restarting {
+        /// Why it failed.
+        reason: String,
+    },
+    /// It failed in a way that somebody must mend; `resume` tries again.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// How one task stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskStatus {
+    /// Its partition.
+    pub partition: u32,
+    /// The instance that runs it.
+    pub instance: u32,
+    /// How it stands.
+    pub state: State,
+}
+
+/// How far a component is behind in one input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputLag {
+    /// The topic.
+    pub topic: Name,
+    /// The partition.
+    pub partition: u32,
+    /// The committed position; `None` where nothing was committed.
+    pub position: Option<u64>,
+    /// The end of the partition.
+    pub end: u64,
+    /// How many offsets are between them.
+    pub lag: u64,
+}
+
+/// How a component stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Its name.
+    pub name: Name,
+    /// What it is.
+    pub kind: Kind,
+    /// The version of its definition.
+    pub version: String,
+    /// How it stands as a whole.
+    #[serde(flatten)]
+    pub state: State,
+    /// How many instances share its tasks.
+    pub instances: u32,
+    /// Its tasks, by partition.
+    pub tasks: Vec<TaskStatus>,
+    /// Its inputs' partitions (none for a source).
+    pub inputs: Vec<InputLag>,
+    /// The sum of its lags.
+    pub lag: u64,
+    /// Its counters.
+    pub counts: Counts,
+}

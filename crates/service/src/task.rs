@@ -1,0 +1,139 @@
+//! What every task has in common: who it is, what it may use, how it ends.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use futures::future::BoxFuture;
+use millstream_log::{AbortReason, Log, Pending, Task};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::clock::Clock;
+use crate::control::Control;
+use crate::meters::Meters;
+use crate::status::State;
+
+/// The work of a component's tasks.
+pub(crate) trait Job: Send + Sync + 'static {
+    /// Works until told to leave, from the task's last commit on.
+    fn run(self: Arc<Self>, context: Context) -> BoxFuture<'static, Result<End, Fault>>;
+}
+
+/// How a task ended well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It was told to leave and nothing is on its way.
+    Left,
+    /// There will be nothing more to do.
+    Finished,
+}
+
+/// How a task ended otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Something outside is missing or full: wait, then go on from the last commit.
+    Wait(String),
+    /// The log refused a commit, or what was known is stale: go on from the last commit.
+    Again(String),
+    /// The work panicked.
+    Panic(String),
+    /// Somebody must mend it.
+    Failed(String),
+    /// Somebody else owns the task.
+    Fenced,
+}
+
+impl Fault {
+    /// What an aborted commit means for its task.
+    pub(crate) fn aborted(reason: &AbortReason) -> Self {
+        match reason {
+            reason if reason.retryable() => Self::Wait(reason.to_string()),
+            AbortReason::Stopped(_) => Self::Failed(reason.to_string()),
+            reason => Self::Again(reason.to_string()),
+        }
+    }
+
+    /// What an error of the log means for a task.
+    pub(crate) fn log(error: &millstream_log::Error) -> Self {
+        if error.retryable() { Self::Wait(error.to_string()) } else { Self::Failed(error.to_string()) }
+    }
+}
+
+/// What a task has and may use.
+#[derive(Clone)]
+pub(crate) struct Context {
+    pub(crate) task: Task,
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) control: Control,
+    pub(crate) meters: Arc<Meters>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) commits_in_flight: usize,
+    pub(crate) shared: Arc<Shared>,
+    /// Told after each commit of any task of the pipeline.
+    pub(crate) progress: Arc<Notify>,
+    /// Injected panics that no task has taken yet.
+    pub(crate) injected: Arc<AtomicU32>,
+}
+
+/// What survives a task's failure.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    /// Whether a commit succeeded since the last start.
+    pub(crate) progressed: AtomicBool,
+    /// Commits that a panicking task left on their way.
+    pub(crate) leftovers: Mutex<Vec<Pending>>,
+    /// The place where the task panicked last and how often it did there.
+    pub(crate) deaths: Mutex<Deaths>,
+}
+
+/// Panics at one place.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Deaths {
+    /// What was being worked on; empty where nothing was.
+    pub(crate) place: Vec<u64>,
+    pub(crate) count: u32,
+}
+
+impl Shared {
+    pub(crate) fn new() -> Self {
+        Self {
+            state: Mutex::new(State::Starting),
+            progressed: AtomicBool::new(false),
+            leftovers: Mutex::new(Vec::new()),
+            deaths: Mutex::new(Deaths::default()),
+        }
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.state.lock().clone()
+    }
+
+    pub(crate) fn set(&self, state: State) {
+        let mut now = self.state.lock();
+        if *now != state {
+            *now = state;
+        }
+    }
+}
+
+impl Context {
+    /// Panics if a fault was injected and this task is the first to see it.
+    pub(crate) fn meet_injected_fault(&self) {
+        let taken = self.injected.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1));
+        if taken.is_ok() {
+            inject();
+        }
+    }
+
+    /// A commit of this task is durable.
+    pub(crate) fn committed(&self) {
+        self.shared.progressed.store(true, Ordering::Release);
+        self.progress.notify_waiters();
+    }
+}
+
+#[expect(clippy::panic, reason = "this is the fault that an operator asked for")]
+fn inject() {
+    panic!("a fault was injected by the operator");
+}
