@@ -1,1 +1,3 @@
 //! from YAML to a running pipeline; the HTTP API
+
+pub mod api;

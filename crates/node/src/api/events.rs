@@ -1,0 +1,106 @@
+//! Watching the events of a topic.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Where to begin in a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum From {
+    /// The first event kept.
+    #[default]
+    Earliest,
+    /// Only what comes from now on.
+    Latest,
+    /// This offset, in every partition shown.
+    Offset(u64),
+    /// The last so many events, over all partitions shown.
+    Last(u64),
+}
+
+/// A text that names no place in a topic.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no place in a topic: give earliest, latest, an offset such as 1200, or -20 for the last 20 events")]
+pub struct ParseFromError(String);
+
+impl FromStr for From {
+    type Err = ParseFromError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || ParseFromError(text.to_owned());
+        match text {
+            "earliest" => Ok(Self::Earliest),
+            "latest" => Ok(Self::Latest),
+            _ => match text.strip_prefix('-') {
+                Some(last) => last.parse().map(Self::Last).map_err(|_| wrong()),
+                None => text.parse().map(Self::Offset).map_err(|_| wrong()),
+            },
+        }
+    }
+}
+
+impl fmt::Display for From {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Earliest => f.write_str("earliest"),
+            Self::Latest => f.write_str("latest"),
+            Self::Offset(offset) => write!(f, "{offset}"),
+            Self::Last(events) => write!(f, "-{events}"),
+        }
+    }
+}
+
+impl Serialize for From {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for From {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Which events to show: the query string of [`super::paths::EVENTS`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventsQuery {
+    /// Where to begin.
+    #[serde(default)]
+    pub from: From,
+    /// Stop after so many events (those that `where` lets through).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// A SQL predicate over the topic's columns.
+    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+    /// Stay and show what comes.
+    #[serde(default)]
+    pub follow: bool,
+    /// Only this partition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<u32>,
+}
+
+/// One line of the answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum EventLine {
+    /// An event and its place.
+    Event {
+        /// The partition.
+        partition: u32,
+        /// The offset.
+        offset: u64,
+        /// When it came in.
+        ingested_at: String,
+        /// Its columns, in order.
+        event: serde_json::Map<String, serde_json::Value>,
+    },
+    /// The stream ends here because of this.
+    Error {
+        /// Why.
+        error: super::ApiError,
+    },
+}

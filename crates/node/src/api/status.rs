@@ -1,0 +1,283 @@
+//! How the pipeline is doing.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The whole node at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// Which process answers.
+    pub node: NodeInfo,
+    /// What the node is doing as a whole.
+    pub phase: Phase,
+    /// In the order of the file.
+    pub sources: Vec<SourceStatus>,
+    /// In the order of the data: a service after those whose output it reads.
+    pub services: Vec<ServiceStatus>,
+    /// In the order of the file.
+    pub sinks: Vec<SinkStatus>,
+    /// In the order of the file.
+    pub lookups: Vec<LookupState>,
+    /// The log below.
+    pub log: LogState,
+}
+
+/// The process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// The program's version.
+    pub version: String,
+    /// The process id.
+    pub pid: u32,
+    /// When it started.
+    pub started_at: String,
+    /// How long it has run.
+    pub uptime_s: f64,
+    /// Where it listens, such as `127.0.0.1:7070`; absent on a stopped node.
+    pub listen: Option<String>,
+    /// The pipeline's file.
+    pub file: String,
+    /// The directory of the log's files.
+    pub data: String,
+    /// CPU time used, user and system.
+    pub cpu_s: f64,
+    /// The most memory ever resident.
+    pub rss_peak_bytes: u64,
+}
+
+/// What the node is doing as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Opening the log, loading lookups, starting services.
+    Starting,
+    /// Everything has been started.
+    Running,
+    /// Bounded sources are being read to their end, and everything after them.
+    Draining,
+    /// All that came in is processed and out.
+    Drained,
+    /// Finishing what is in flight before the process ends.
+    Stopping,
+    /// Nothing runs (read from the log of a stopped node).
+    Stopped,
+}
+
+/// What a service, source or sink is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunState {
+    /// Working, or ready to.
+    Running,
+    /// Paused by an order; its lag grows.
+    Paused,
+    /// Held up by something that may pass; `reason` says what.
+    Waiting,
+    /// A task has failed and comes back; `reason` says why and when.
+    Restarting,
+    /// Ended for good until something is done; `reason` says what.
+    Stopped,
+    /// A bounded source has been read to its end.
+    Finished,
+}
+
+/// How long commits took, over the last few seconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
+    /// Half of them took less.
+    pub p50_ms: f64,
+    /// 99 of 100 took less.
+    pub p99_ms: f64,
+}
+
+/// How far a service is behind one of its inputs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputLag {
+    /// The topic.
+    pub topic: String,
+    /// Events not read yet.
+    pub lag: u64,
+}
+
+/// One service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Its name.
+    pub name: String,
+    /// What it is doing; the worst of its tasks.
+    pub state: RunState,
+    /// Why, unless it simply runs.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// A hash of its definition.
+    pub version: String,
+    /// Workers that share its tasks.
+    pub instances: u32,
+    /// One per partition.
+    pub tasks: u32,
+    /// Events read.
+    pub events_in: u64,
+    /// Events written, dead letters apart.
+    pub events_out: u64,
+    /// Events read per second.
+    pub in_per_s: f64,
+    /// Events written per second.
+    pub out_per_s: f64,
+    /// Events not read yet, over all inputs.
+    pub lag: u64,
+    /// The same, by input.
+    #[serde(default)]
+    pub inputs: Vec<InputLag>,
+    /// Where its events go, dead letters apart.
+    #[serde(default)]
+    pub outputs: Vec<TopicCount>,
+    /// Dead letters written since the node started.
+    pub dead_letters: u64,
+    /// The same, by code (`rule`, `overflow`, …).
+    #[serde(default)]
+    pub dead_letters_by_code: BTreeMap<String, u64>,
+    /// How often each rule of `check` was broken; an event may break several.
+    #[serde(default)]
+    pub broken_rules: BTreeMap<String, u64>,
+    /// Events left out on purpose (`else: drop`, an inner join without a match).
+    pub dropped: u64,
+    /// How often a task has been started again after a failure.
+    pub restarts: u64,
+    /// Commits made.
+    pub commits: u64,
+    /// How long they took; absent while there were none lately.
+    #[serde(default)]
+    pub commit_latency: Option<Latency>,
+    /// The share of the last few seconds spent computing, in tasks (1.0 is one core).
+    pub busy: f64,
+}
+
+/// One source.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SourceStatus {
+    /// Its name.
+    pub name: String,
+    /// `http`, `file`, `stdin`, `generate`.
+    pub kind: String,
+    /// The topic it writes.
+    pub to: String,
+    /// What it is doing.
+    pub state: RunState,
+    /// Why, unless it simply runs.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// Whether it has an end.
+    pub bounded: bool,
+    /// Events that are durable in the log.
+    pub events: u64,
+    /// The same, per second.
+    pub per_s: f64,
+    /// Input that was no event of the topic: dead letters of the source.
+    pub refused: u64,
+    /// The same, by code.
+    #[serde(default)]
+    pub refused_by_code: BTreeMap<String, u64>,
+    /// How often it has been started again after a failure.
+    pub restarts: u64,
+}
+
+/// One sink.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SinkStatus {
+    /// Its name.
+    pub name: String,
+    /// `file`, `stdout`.
+    pub kind: String,
+    /// Where it writes, for people.
+    #[serde(default)]
+    pub target: Option<String>,
+    /// What it is doing.
+    pub state: RunState,
+    /// Why, unless it simply runs.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// Events written and committed.
+    pub events: u64,
+    /// The same, per second.
+    pub per_s: f64,
+    /// Events not written yet.
+    pub lag: u64,
+    /// The same, by input.
+    #[serde(default)]
+    pub inputs: Vec<InputLag>,
+    /// How often it has been started again after a failure.
+    pub restarts: u64,
+}
+
+/// One lookup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LookupState {
+    /// Its name.
+    pub name: String,
+    /// Rows loaded; absent while it was never loaded.
+    pub rows: Option<u64>,
+    /// When the loaded table was read.
+    #[serde(default)]
+    pub loaded_at: Option<String>,
+    /// Why the last attempt failed; the table before it stays in use.
+    #[serde(default)]
+    pub error: Option<String>,
+}
+
+/// The log below.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogState {
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Journal segments in use.
+    pub segments: u64,
+    /// `group`, `interval 50ms`, `never`.
+    pub sync: String,
+    /// Why it no longer accepts; absent while it does.
+    #[serde(default)]
+    pub stopped: Option<String>,
+}
+
+/// A topic and a number of events.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicCount {
+    /// The topic.
+    pub topic: String,
+    /// Events.
+    pub events: u64,
+}
+
+/// What a run that has ended did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Events in from sources, and input refused there.
+    pub events_in: u64,
+    /// Input that was no event.
+    pub refused: u64,
+    /// Events out through sinks.
+    pub events_out: u64,
+    /// Dead letters, those of sources included.
+    pub dead_letters: u64,
+    /// Wall clock.
+    pub elapsed_s: f64,
+    /// CPU time used, user and system.
+    pub cpu_s: f64,
+    /// The most memory ever resident.
+    pub rss_peak_bytes: u64,
+}
+
+/// The answer of `run --drain`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DrainSummary {
+    /// False when it was stopped before all was processed.
+    pub complete: bool,
+    /// The figures of the whole run.
+    pub total: Summary,
+    /// Events written by services and sources in this run, per topic.
+    pub topics: Vec<TopicCount>,
+    /// How each part ended.
+    pub status: Status,
+}
