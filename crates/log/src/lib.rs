@@ -4,6 +4,8 @@
 //! dead letters or anything of the outside: those are appends like any other.
 
 mod clock;
+#[cfg(feature = "testing")]
+pub mod conformance;
 mod contract;
 mod error;
 mod evolution;

@@ -1,0 +1,177 @@
+//! Short words for what the rules do: topics of numbers, owners, commits, reading to the end.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_array::cast::AsArray as _;
+use arrow_array::types::Int64Type;
+use arrow_array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use millstream_event::{Column, ColumnType, Name, Offset, PartitionId, Schema, TopicPartition};
+
+use crate::{
+    AbortReason, Append, Change, Class, Commit, Consumed, Error, Join, Lead, Log, Membership, Outcome, Pending,
+    Position, Read, Reader, Retention, Task, TopicKind, TopicSpec,
+};
+
+/// How long anything may take before a rule counts as broken.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Fails a rule that hangs.
+pub async fn within<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, work).await.expect("it never ended")
+}
+
+pub fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+pub fn at(topic: &str, partition: u32) -> TopicPartition {
+    TopicPartition::new(name(topic), partition)
+}
+
+/// A number and a text.
+pub fn schema() -> Schema {
+    Schema::new(vec![Column::required("n", ColumnType::BigInt), Column::nullable("s", ColumnType::String)]).unwrap()
+}
+
+/// A topic of numbers that are kept for ever.
+pub fn spec(topic: &str, partitions: u32) -> TopicSpec {
+    TopicSpec {
+        name: name(topic),
+        partitions,
+        key: Vec::new(),
+        schema: schema(),
+        kind: TopicKind::Stream,
+        retention: Retention { until_read: true, age: None, max_bytes: None },
+        consumers: Vec::new(),
+    }
+}
+
+pub async fn topic(log: &Arc<dyn Log>, topic: &str, partitions: u32) {
+    log.create_topic(spec(topic, partitions)).await.unwrap();
+}
+
+/// Events with these numbers.
+pub fn rows(numbers: &[i64]) -> RecordBatch {
+    let texts: StringArray = numbers.iter().map(|n| (n % 3 != 0).then(|| format!("text {n}"))).collect();
+    RecordBatch::try_new(
+        schema().physical().clone(),
+        vec![
+            Arc::new(Int64Array::from(numbers.to_vec())),
+            Arc::new(texts),
+            Arc::new(TimestampMicrosecondArray::from(numbers.to_vec()).with_timezone("+00:00")),
+        ],
+    )
+    .unwrap()
+}
+
+/// The numbers of events, checked against their other columns.
+pub fn numbers(rows: &RecordBatch) -> Vec<i64> {
+    let column = rows.column_by_name("n").unwrap().as_primitive::<Int64Type>();
+    let texts = rows.column_by_name("s").unwrap().as_string::<i32>();
+    for (number, text) in column.values().iter().zip(texts) {
+        assert_eq!(text, (number % 3 != 0).then(|| format!("text {number}")).as_deref(), "columns of one event agree");
+    }
+    column.values().to_vec()
+}
+
+pub fn append(topic: &str, partition: u32, numbers: &[i64]) -> Append {
+    let partition = PartitionId(partition);
+    Append { topic: name(topic), partition, schema_version: 1, rows: rows(numbers), watermark: None }
+}
+
+pub fn consumed(input: &str, from: Option<u64>, to: u64) -> Consumed {
+    let offset = |o| Position::Offset(Offset(o));
+    Consumed { input: name(input), from: from.map(offset), to: offset(to) }
+}
+
+pub fn commit(task: &Task, consumed: Vec<Consumed>, appends: Vec<Append>) -> Commit {
+    Commit { task: task.id.clone(), epoch: task.epoch, class: Class::Processing, consumed, appends }
+}
+
+/// Commits and expects success; the offsets of the appends.
+pub async fn put(log: &Arc<dyn Log>, task: &Task, consumed: Vec<Consumed>, appends: Vec<Append>) -> Vec<Offset> {
+    ok(log.commit(commit(task, consumed, appends))).await
+}
+
+pub async fn ok(pending: Pending) -> Vec<Offset> {
+    match pending.await {
+        Outcome::Committed(done) => done.offsets.into_iter().flatten().collect(),
+        other => panic!("not committed: {other:?}"),
+    }
+}
+
+pub async fn refused(pending: Pending) -> String {
+    match pending.await {
+        Outcome::Aborted(AbortReason::Refused(why)) => why,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+pub fn join(log: &Arc<dyn Log>, service: &str, instance: u32, tasks: u32) -> Box<dyn Membership> {
+    log.join(Join { service: name(service), instance, lead: Lead::Tasks(tasks) }).unwrap()
+}
+
+pub async fn assigned(member: &mut Box<dyn Membership>) -> Vec<Task> {
+    match member.next().await {
+        Change::Assigned(tasks) => tasks,
+        other => panic!("not assigned: {other:?}"),
+    }
+}
+
+/// A service with one instance that owns all its tasks.
+pub async fn service(log: &Arc<dyn Log>, service: &str, tasks: u32) -> (Box<dyn Membership>, Vec<Task>) {
+    let mut member = join(log, service, 0, tasks);
+    let mut tasks = assigned(&mut member).await;
+    tasks.sort_by_key(|task| task.id.partition);
+    (member, tasks)
+}
+
+/// A service with one task.
+pub async fn one(log: &Arc<dyn Log>, name: &str) -> (Box<dyn Membership>, Task) {
+    let (member, mut tasks) = service(log, name, 1).await;
+    (member, tasks.remove(0))
+}
+
+pub async fn position(log: &Arc<dyn Log>, task: &Task, input: &str) -> Option<Position> {
+    log.position(&task.id, &name(input)).await.unwrap()
+}
+
+pub async fn offset(log: &Arc<dyn Log>, task: &Task, input: &str) -> Option<u64> {
+    position(log, task, input).await.and_then(|p| p.offset()).map(|o| o.0)
+}
+
+/// Reads until the end: numbers with their offsets, and where reading goes on. Checks that offsets grow.
+pub async fn to_end(reader: &mut Box<dyn Reader>) -> Result<(Vec<(u64, i64)>, Offset), Error> {
+    let mut seen = Vec::new();
+    loop {
+        match reader.next().await? {
+            Read::Batch(batch) => {
+                assert!(batch.rows.num_rows() > 0 || batch.watermark.is_some(), "a batch has something in it");
+                seen.extend((batch.base.0..).zip(numbers(&batch.rows)));
+            }
+            Read::AtEnd { next } => {
+                assert!(seen.windows(2).all(|w| w[0].0 < w[1].0), "offsets grow");
+                assert!(seen.last().is_none_or(|(last, _)| *last < next.0), "the end is behind the last event");
+                return Ok((seen, next));
+            }
+        }
+    }
+}
+
+/// All events of a partition from `from` on, with offsets.
+pub async fn all_from(log: &Arc<dyn Log>, topic: &str, partition: u32, from: u64) -> Vec<(u64, i64)> {
+    let mut reader = log.read(&at(topic, partition), Offset(from)).unwrap();
+    to_end(&mut reader).await.unwrap().0
+}
+
+/// All numbers of a partition that are kept.
+pub async fn all(log: &Arc<dyn Log>, topic: &str, partition: u32) -> Vec<i64> {
+    let start = log.start(&at(topic, partition)).await.unwrap();
+    all_from(log, topic, partition, start.0).await.into_iter().map(|(_, n)| n).collect()
+}
+
+pub async fn end(log: &Arc<dyn Log>, topic: &str, partition: u32) -> u64 {
+    log.end(&at(topic, partition)).await.unwrap().0
+}
