@@ -15,11 +15,21 @@
 //! ```
 
 mod batch;
+mod builder;
 mod column_type;
+mod conform;
+mod decoded;
+pub mod ipc;
+pub mod json;
+mod key;
 mod name;
 mod schema;
+mod value;
 
 pub use batch::{Batch, INGESTED_AT, Offset, PartitionId, TopicPartition, Watermark};
 pub use column_type::{ColumnType, ParseColumnTypeError};
+pub use conform::{ConformError, IncompatibleError};
+pub use decoded::{Code, Decoded, LINE_BYTES_MAX, REASON_BYTES_MAX, Refused, Unknown};
+pub use key::{KeyError, Part, Partitioner, Split, murmur2, partition_of};
 pub use name::{NAME_BYTES_MAX, Name, NameError};
-pub use schema::{Column, Schema, SchemaError};
+pub use schema::{Column, EXTRA, Schema, SchemaError};

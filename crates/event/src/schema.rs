@@ -8,6 +8,9 @@ use arrow_schema::{Field, Schema as ArrowSchema, SchemaRef};
 use crate::batch::INGESTED_AT;
 use crate::column_type::{ColumnType, ParseColumnTypeError, parse_with_null_mark};
 
+/// The column that keeps unknown fields of JSON and CSV events, as a JSON object (see [`Schema::with_extra`]).
+pub const EXTRA: &str = "_extra";
+
 /// The most columns a topic may have.
 const COLUMNS_MAX: usize = 4096;
 
