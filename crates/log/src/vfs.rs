@@ -5,6 +5,8 @@
 //! with its data. After a failed sync nothing is known, and a second sync that succeeds proves nothing.
 
 mod real;
+#[cfg(feature = "testing")]
+pub mod sim;
 
 use std::fmt;
 use std::io::{self, IoSlice};
