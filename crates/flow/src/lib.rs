@@ -1,1 +1,44 @@
-//! SQL to streaming operators; pure
+//! SQL to vectorized operators; pure: no files, no network, no clock.
+//!
+//! A query, rule or condition is planned once against the schemas it reads and then runs on batches
+//! ([`arrow_array::RecordBatch`] with the columns of [`millstream_event::Schema::physical`]). An expression that fails
+//! fails its row, never its batch: what a batch yields is what its rows would yield one by one.
+//!
+//! What it is not: it knows nothing of topics' logs, of files that lookups come from, or of dead letters.
+//!
+//! ```
+//! use millstream_event::{Column, Name, Schema};
+//! use millstream_flow::{Catalog, plan_query};
+//!
+//! let columns = vec![Column::parse("id", "string!")?, Column::parse("amount", "decimal(12,2)!")?];
+//! let mut catalog = Catalog::default();
+//! catalog.topics.insert(Name::new("payments")?, Schema::new(columns)?);
+//! let query = plan_query("SELECT id, amount * 2 AS twice FROM payments WHERE amount > 0.5", &catalog)
+//!     .map_err(|errors| errors[0].to_string())?;
+//! assert_eq!(query.schema().to_string(), "id: string!, twice: decimal(33,2)!");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod catalog;
+mod error;
+mod expr;
+mod functions;
+mod isolate;
+mod lookup;
+mod lower;
+mod ops;
+mod outcome;
+mod predicate;
+mod query;
+mod routes;
+mod rules;
+mod sql;
+
+pub use catalog::{Catalog, LookupSchema};
+pub use error::{Span, SqlError};
+pub use lookup::{LookupError, LookupSet, LookupTable};
+pub use outcome::{Failed, Origin, Processed, REASON_CHARS_MAX};
+pub use predicate::{Predicate, plan_predicate};
+pub use query::{Query, plan_query};
+pub use routes::{RouteCase, RouteMode, RouteTarget, Routed, Routes, plan_routes};
+pub use rules::{RULES_MAX, Rules, Verdicts, plan_rules};

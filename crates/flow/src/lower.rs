@@ -1,0 +1,186 @@
+//! From an optimised logical plan to our operators.
+//!
+//! Rows flow from the one topic through a chain of operators; lookups hang at the side. Anything that would need state
+//! or a second flow of rows is refused here, if the tokens did not show it before.
+
+mod join;
+mod unnest;
+
+use std::sync::Arc;
+
+use datafusion_common::{DFSchema, DFSchemaRef};
+use datafusion_expr::utils::split_conjunction;
+use datafusion_expr::{Expr, LogicalPlan, TableScan};
+use millstream_event::Name;
+
+use crate::catalog::Catalog;
+use crate::error::SqlError;
+use crate::expr::{Compiled, batch_schema};
+use crate::ops::Op;
+use crate::ops::filter::Filter;
+use crate::ops::project::{Project, Select};
+use crate::sql::context::{Table, TableKind};
+
+/// A plan's operators and where its columns come from.
+pub(crate) struct Lowered {
+    /// The topic, or the lookup of a join's side.
+    pub(crate) source: (TableKind, Name),
+    pub(crate) ops: Vec<Op>,
+    pub(crate) schema: DFSchemaRef,
+    /// For each output column the source's column that it is unchanged, if so.
+    pub(crate) lineage: Vec<Option<usize>>,
+}
+
+/// Collects what all operators of a query share.
+pub(crate) struct Lowering<'a> {
+    pub(crate) catalog: &'a Catalog,
+    /// The lookups in use, in the order of their joins.
+    pub(crate) lookups: Vec<Name>,
+    /// The lookups of the inner joins.
+    pub(crate) inner: Vec<Name>,
+}
+
+type Result<T> = std::result::Result<T, SqlError>;
+
+/// A fault of DataFusion's within lowering.
+pub(crate) fn plan_error(error: &datafusion_common::DataFusionError) -> SqlError {
+    let message = error.strip_backtrace();
+    SqlError::new("sql-plan", message.lines().next().unwrap_or_default().to_owned())
+}
+
+fn refused(what: &str, help: &str) -> SqlError {
+    SqlError::new("sql-not-yet", what.to_owned()).help(help.to_owned())
+}
+
+const ROW_WISE: &str = "a query works row by row on one topic and its lookups";
+
+impl<'a> Lowering<'a> {
+    pub(crate) fn new(catalog: &'a Catalog) -> Self {
+        Self { catalog, lookups: Vec::new(), inner: Vec::new() }
+    }
+
+    pub(crate) fn lower(&mut self, plan: &LogicalPlan) -> Result<Lowered> {
+        match plan {
+            LogicalPlan::TableScan(scan) => self.scan(scan),
+            LogicalPlan::SubqueryAlias(alias) => {
+                let input = self.lower(&alias.input)?;
+                Ok(Lowered { schema: Arc::clone(&alias.schema), ..input })
+            }
+            LogicalPlan::Subquery(subquery) => self.lower(&subquery.subquery),
+            LogicalPlan::Filter(filter) => {
+                let conjuncts = split_conjunction(&filter.predicate).into_iter().cloned().collect();
+                self.filter(conjuncts, &filter.input)
+            }
+            LogicalPlan::Projection(projection) => {
+                let input = self.lower(&projection.input)?;
+                project(input, &projection.expr, &projection.schema)
+            }
+            LogicalPlan::Join(join) => self.join(join, Vec::new()),
+            LogicalPlan::Unnest(unnest) => {
+                let input = self.lower(&unnest.input)?;
+                unnest::unnest(input, unnest)
+            }
+            LogicalPlan::Aggregate(_) | LogicalPlan::Window(_) => {
+                Err(refused("aggregates and windows are not supported yet", ROW_WISE))
+            }
+            LogicalPlan::Distinct(_) => Err(refused("DISTINCT is not supported yet", ROW_WISE)),
+            LogicalPlan::Union(_) => {
+                Err(refused("UNION is not supported yet", "let two services write to the same topic"))
+            }
+            LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => {
+                Err(refused("ORDER BY and LIMIT need an end, which a stream does not have", "leave them out"))
+            }
+            LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => {
+                Err(SqlError::new("sql-no-topic", "the query reads rows that no topic has").help(ROW_WISE))
+            }
+            other => Err(refused(&format!("{} cannot run over a stream", other.display()), ROW_WISE)),
+        }
+    }
+
+    fn scan(&mut self, scan: &TableScan) -> Result<Lowered> {
+        let name = Name::new(scan.table_name.table()).map_err(|e| SqlError::new("sql-unknown-table", e.to_string()))?;
+        let kind = scan.source.downcast_ref::<Table>().map(|t| t.kind);
+        let kind = kind.ok_or_else(|| SqlError::new("sql-unknown-table", format!("`{name}` is no topic")))?;
+        let width = scan.source.schema().fields().len();
+        let schema = Arc::clone(&scan.projected_schema);
+        let places: Vec<usize> = scan.projection.clone().unwrap_or_else(|| (0..width).collect());
+        let mut ops = Vec::new();
+        if places.iter().copied().ne(0..width) {
+            ops.push(Op::Select(Select { places: places.clone(), schema: batch_schema(&schema) }));
+        }
+        let lowered = Lowered { source: (kind, name), ops, schema, lineage: places.into_iter().map(Some).collect() };
+        scan.filters.iter().try_fold(lowered, |input, filter| filtered(input, filter))
+    }
+
+    /// Filters `plan`'s rows. Conditions that cannot fail and need only the topic's side go before lookup joins, so
+    /// that no row is looked up that is dropped anyway; what can fail stays where its guards are.
+    pub(crate) fn filter(&mut self, conjuncts: Vec<Expr>, plan: &LogicalPlan) -> Result<Lowered> {
+        let LogicalPlan::Join(join) = plan else {
+            let input = self.lower(plan)?;
+            return match datafusion_expr::utils::conjunction(conjuncts) {
+                Some(all) => filtered(input, &all),
+                None => Ok(input),
+            };
+        };
+        let row = self.row_side(join)?.schema();
+        let mut early = Vec::new();
+        let mut late = Vec::new();
+        for condition in conjuncts {
+            // Behind a condition that can fail nothing moves: it might be what fails first.
+            let moves = late.iter().all(|l| safe(l, plan.schema())) && on(&condition, row) && safe(&condition, row);
+            if moves { early.push(condition) } else { late.push(condition) }
+        }
+        let input = self.join(join, early)?;
+        match datafusion_expr::utils::conjunction(late) {
+            Some(all) => filtered(input, &all),
+            None => Ok(input),
+        }
+    }
+}
+
+/// Whether `expr` reads only columns of `schema`.
+pub(crate) fn on(expr: &Expr, schema: &DFSchema) -> bool {
+    expr.column_refs().iter().all(|c| schema.is_column_from_schema(c))
+}
+
+fn safe(expr: &Expr, schema: &DFSchema) -> bool {
+    Compiled::new(expr, schema).is_ok_and(|c| !c.fallible())
+}
+
+fn filtered(mut input: Lowered, predicate: &Expr) -> Result<Lowered> {
+    let condition = compile(predicate, &input.schema)?;
+    input.ops.push(Op::Filter(Filter { condition }));
+    Ok(input)
+}
+
+fn project(mut input: Lowered, exprs: &[Expr], schema: &DFSchemaRef) -> Result<Lowered> {
+    let places: Option<Vec<usize>> = exprs.iter().map(|e| column_of(e, &input.schema)).collect();
+    let lineage = exprs.iter().map(|e| {
+        let place = column_of(e, &input.schema)?;
+        input.lineage.get(place).copied().flatten()
+    });
+    let lineage = lineage.collect();
+    let batch_schema = batch_schema(schema);
+    let op = match places {
+        Some(places) => Op::Select(Select { places, schema: batch_schema }),
+        None => {
+            let exprs = exprs.iter().map(|e| compile(e, &input.schema)).collect::<Result<_>>()?;
+            Op::Project(Project { exprs, schema: batch_schema })
+        }
+    };
+    input.ops.push(op);
+    Ok(Lowered { schema: Arc::clone(schema), lineage, ..input })
+}
+
+/// The place of the column that `expr` is, if it is no more than that.
+fn column_of(expr: &Expr, schema: &DFSchema) -> Option<usize> {
+    match expr {
+        Expr::Alias(alias) => column_of(&alias.expr, schema),
+        Expr::Column(column) => schema.maybe_index_of_column(column),
+        _ => None,
+    }
+}
+
+pub(crate) fn compile(expr: &Expr, schema: &DFSchema) -> Result<Compiled> {
+    Compiled::new(expr, schema).map_err(|e| plan_error(&e))
+}

@@ -1,0 +1,174 @@
+//! What DataFusion's SQL planner may see: our tables, functions and types.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+
+use arrow_schema::{DataType, Field, FieldRef, SchemaRef, TimeUnit};
+use datafusion_common::config::ConfigOptions;
+use datafusion_common::{DataFusionError, Result, TableReference};
+use datafusion_expr::planner::{ContextProvider, ExprPlanner, TypePlanner};
+use datafusion_expr::{AggregateUDF, HigherOrderUDF, ScalarUDF, TableSource, WindowUDF};
+use datafusion_sql::sqlparser::ast;
+use millstream_event::ColumnType;
+
+use crate::catalog::Catalog;
+use crate::functions;
+
+/// What a table of a plan is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TableKind {
+    /// The rows that flow.
+    Topic,
+    /// Rows found by key.
+    Lookup,
+}
+
+/// A topic or lookup as the planner sees it.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) kind: TableKind,
+    pub(crate) schema: SchemaRef,
+}
+
+impl TableSource for Table {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+}
+
+/// Scalar functions by name and alias; built once.
+struct Functions {
+    scalar: HashMap<String, Arc<ScalarUDF>>,
+    higher: HashMap<String, Arc<HigherOrderUDF>>,
+    planners: Vec<Arc<dyn ExprPlanner>>,
+}
+
+static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
+    let mut scalar = HashMap::new();
+    for function in functions::all() {
+        for alias in function.aliases() {
+            scalar.insert(alias.clone(), Arc::clone(&function));
+        }
+        scalar.insert(function.name().to_owned(), function);
+    }
+    let mut higher = HashMap::new();
+    for function in datafusion_functions_nested::all_default_higher_order_functions() {
+        for alias in function.aliases() {
+            higher.insert(alias.clone(), Arc::clone(&function));
+        }
+        higher.insert(function.name().to_owned(), function);
+    }
+    Functions { scalar, higher, planners: functions::planners() }
+});
+
+/// The names of all scalar functions, for suggestions.
+pub(crate) fn function_names() -> impl Iterator<Item = &'static str> {
+    FUNCTIONS.scalar.keys().chain(FUNCTIONS.higher.keys()).map(String::as_str)
+}
+
+/// Answers the planner's questions from a catalog.
+pub(crate) struct Context<'a> {
+    catalog: &'a Catalog,
+    options: ConfigOptions,
+}
+
+impl<'a> Context<'a> {
+    pub(crate) fn new(catalog: &'a Catalog) -> Self {
+        Self { catalog, options: options() }
+    }
+}
+
+/// The settings under which everything is planned and run.
+pub(crate) fn options() -> ConfigOptions {
+    let mut options = ConfigOptions::new();
+    options.sql_parser.parse_float_as_decimal = true;
+    options.sql_parser.enable_ident_normalization = false;
+    options.sql_parser.map_string_types_to_utf8view = false;
+    options.sql_parser.collect_spans = true;
+    options.execution.time_zone = Some("+00:00".to_owned());
+    options.optimizer.max_passes = 3;
+    options.optimizer.skip_failed_rules = false;
+    options
+}
+
+impl ContextProvider for Context<'_> {
+    fn get_table_source(&self, name: TableReference) -> Result<Arc<dyn TableSource>> {
+        let table = name.table();
+        let bare = matches!(name, TableReference::Bare { .. });
+        if bare && let Some(schema) = self.catalog.topics.get(table) {
+            return Ok(Arc::new(Table { kind: TableKind::Topic, schema: Arc::clone(schema.arrow()) }));
+        }
+        if bare && let Some(lookup) = self.catalog.lookups.get(table) {
+            return Ok(Arc::new(Table { kind: TableKind::Lookup, schema: Arc::clone(lookup.schema.arrow()) }));
+        }
+        Err(DataFusionError::Plan(format!("table '{name}' not found")))
+    }
+
+    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        &FUNCTIONS.planners
+    }
+
+    fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
+        Some(Arc::new(Types))
+    }
+
+    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        FUNCTIONS.scalar.get(name).cloned()
+    }
+
+    fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
+        FUNCTIONS.higher.get(name).cloned()
+    }
+
+    fn get_aggregate_meta(&self, _name: &str) -> Option<Arc<AggregateUDF>> {
+        None
+    }
+
+    fn get_window_meta(&self, _name: &str) -> Option<Arc<WindowUDF>> {
+        None
+    }
+
+    fn get_variable_type(&self, _variable_names: &[String]) -> Option<DataType> {
+        None
+    }
+
+    fn options(&self) -> &ConfigOptions {
+        &self.options
+    }
+
+    fn udf_names(&self) -> Vec<String> {
+        FUNCTIONS.scalar.keys().cloned().collect()
+    }
+
+    fn higher_order_function_names(&self) -> Vec<String> {
+        FUNCTIONS.higher.keys().cloned().collect()
+    }
+
+    fn udaf_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn udwf_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// SQL type names that mean one of our column types: a timestamp is always microseconds in UTC.
+#[derive(Debug)]
+struct Types;
+
+impl TypePlanner for Types {
+    fn plan_type_field(&self, sql: &ast::DataType) -> Result<Option<FieldRef>> {
+        let micros = |zone: &str| DataType::Timestamp(TimeUnit::Microsecond, Some(zone.into()));
+        Ok(match sql {
+            ast::DataType::Timestamp(_, _) | ast::DataType::TimestampNtz(_) | ast::DataType::Datetime(_) => {
+                Some(Arc::new(Field::new("", micros("+00:00"), true)))
+            }
+            ast::DataType::JSON | ast::DataType::JSONB => Some(Arc::new(ColumnType::Json.field("", true))),
+            ast::DataType::Custom(name, _) if name.to_string().eq_ignore_ascii_case("string") => {
+                Some(Arc::new(Field::new("", DataType::Utf8, true)))
+            }
+            _ => None,
+        })
+    }
+}

@@ -1,0 +1,7 @@
+//! From SQL text to an optimised logical plan.
+
+pub(crate) mod context;
+pub(crate) mod optimize;
+pub(crate) mod refuse;
+pub(crate) mod text;
+pub(crate) mod translate;

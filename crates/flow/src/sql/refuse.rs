@@ -1,0 +1,164 @@
+//! What a row-wise query cannot say, found in its tokens so that every place is named at once.
+
+use datafusion_sql::sqlparser::keywords::Keyword;
+use datafusion_sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+
+use crate::error::SqlError;
+use crate::sql::text::{Text, is_keyword, span};
+
+/// Aggregate functions: they need state, which a row-wise query does not have.
+const AGGREGATES: &[&str] = &[
+    "approx_distinct",
+    "approx_median",
+    "approx_percentile_cont",
+    "approx_percentile_cont_with_weight",
+    "array_agg",
+    "avg",
+    "bit_and",
+    "bit_or",
+    "bit_xor",
+    "bool_and",
+    "bool_or",
+    "corr",
+    "count",
+    "covar",
+    "covar_pop",
+    "covar_samp",
+    "first_value",
+    "grouping",
+    "last_value",
+    "max",
+    "mean",
+    "median",
+    "min",
+    "nth_value",
+    "percentile_cont",
+    "quantile_cont",
+    "regr_avgx",
+    "regr_avgy",
+    "regr_count",
+    "regr_intercept",
+    "regr_r2",
+    "regr_slope",
+    "regr_sxx",
+    "regr_sxy",
+    "regr_syy",
+    "stddev",
+    "stddev_pop",
+    "stddev_samp",
+    "string_agg",
+    "sum",
+    "var",
+    "var_pop",
+    "var_samp",
+    "var_population",
+    "var_sample",
+];
+
+/// Window functions.
+const WINDOWS: &[&str] = &["cume_dist", "dense_rank", "lag", "lead", "ntile", "percent_rank", "rank", "row_number"];
+
+/// Windows over time, as table functions.
+const TIME_WINDOWS: &[&str] = &["cumulate", "hop", "session", "tumble"];
+
+/// Functions that give another answer each time.
+const VOLATILE: &[&str] = &["gen_random_uuid", "rand", "random", "uuid", "uuidv4", "uuidv7"];
+
+/// Everything that a query is refused for at sight.
+pub(crate) fn query(text: &Text) -> Vec<SqlError> {
+    let mut errors = expression(text);
+    let tokens = &text.tokens;
+    for (i, token) in tokens.iter().enumerate() {
+        let (before, after) = (i.checked_sub(1).and_then(|b| tokens.get(b)), tokens.get(i + 1));
+        // `AS limit` and `t.limit` are names.
+        if is_keyword(before, Keyword::AS) || before.is_some_and(|t| t.token == Token::Period) {
+            continue;
+        }
+        if let Some((what, help)) = clause(token, before, after) {
+            let at = match (span(token.span), after.and_then(|t| span(t.span))) {
+                (Some(a), Some(b)) if what.contains(" BY") => Some(crate::Span { start: a.start, end: b.end }),
+                (a, _) => a,
+            };
+            errors.push(SqlError::new("sql-not-yet", format!("{what} in a query over a stream")).at(at).help(help));
+        }
+    }
+    if errors.is_empty() && is_keyword(tokens.first(), Keyword::SELECT) {
+        let from = tokens.iter().any(|t| is_keyword(Some(t), Keyword::FROM));
+        if !from {
+            let error = SqlError::new("sql-no-topic", "the SELECT reads no topic").at(text.whole());
+            errors.push(error.help("add FROM and the topic that the service reads"));
+        }
+    }
+    errors.sort_by_key(|e| e.span);
+    errors
+}
+
+fn clause(
+    token: &TokenWithSpan,
+    before: Option<&TokenWithSpan>,
+    after: Option<&TokenWithSpan>,
+) -> Option<(&'static str, &'static str)> {
+    let Token::Word(word) = &token.token else { return None };
+    if word.quote_style.is_some() {
+        return None;
+    }
+    let by = is_keyword(after, Keyword::BY);
+    let star = before.is_some_and(|t| t.token == Token::Mul);
+    let paren = after.is_some_and(|t| t.token == Token::LParen);
+    Some(match word.keyword {
+        Keyword::ORDER if by => ("ORDER BY is not supported", "a stream has no end to sort; leave it out"),
+        Keyword::GROUP if by => {
+            ("GROUP BY is not supported yet", "this query works row by row; windows and aggregates come later")
+        }
+        Keyword::HAVING => ("HAVING is not supported yet", "windows and aggregates come later"),
+        Keyword::QUALIFY => ("QUALIFY is not supported yet", "ranking comes later"),
+        Keyword::OVER if before.is_some_and(|t| t.token == Token::RParen) => {
+            ("OVER is not supported yet", "this query works row by row; windows come later")
+        }
+        Keyword::LIMIT => ("LIMIT is not supported", "a stream has no end; leave it out"),
+        Keyword::OFFSET => ("OFFSET is not supported", "a stream has no end; leave it out"),
+        Keyword::FETCH => ("FETCH is not supported", "a stream has no end; leave it out"),
+        Keyword::DISTINCT if !is_keyword(before, Keyword::IS) && !is_keyword(before, Keyword::NOT) => {
+            ("DISTINCT is not supported yet", "removing repeated rows needs state, which comes later")
+        }
+        Keyword::UNION => {
+            ("UNION is not supported yet", "let two services with one query each write to the same topic")
+        }
+        Keyword::INTERSECT => ("INTERSECT is not supported", "join with a lookup instead"),
+        Keyword::EXCEPT if !(star && paren) => ("EXCEPT is not supported", "join with a lookup instead"),
+        Keyword::MINUS if !paren => ("MINUS is not supported", "join with a lookup instead"),
+        Keyword::RECURSIVE => ("WITH RECURSIVE is not supported", "a stream has no end to iterate to"),
+        _ => return None,
+    })
+}
+
+/// Everything that an expression is refused for at sight.
+pub(crate) fn expression(text: &Text) -> Vec<SqlError> {
+    let mut errors = Vec::new();
+    for (i, token) in text.tokens.iter().enumerate() {
+        let Token::Word(word) = &token.token else { continue };
+        if text.tokens.get(i + 1).is_none_or(|t| t.token != Token::LParen) || word.quote_style.is_some() {
+            continue;
+        }
+        let name = word.value.to_lowercase();
+        let is = |list: &[&str]| list.contains(&name.as_str());
+        let error = if is(AGGREGATES) {
+            SqlError::new("sql-not-yet", format!("the aggregate {name}() is not supported yet"))
+                .help("this query works row by row; windows and aggregates come later")
+        } else if is(WINDOWS) {
+            SqlError::new("sql-not-yet", format!("the window function {name}() is not supported yet"))
+                .help("this query works row by row; windows come later")
+        } else if is(TIME_WINDOWS) {
+            SqlError::new("sql-not-yet", format!("the window {name}() is not supported yet"))
+                .help("this query works row by row; windows over time come later")
+        } else if is(VOLATILE) {
+            SqlError::new("sql-volatile", format!("{name}() gives another answer each time")).help(
+                "a replayed event must compute what it computed before: derive the value from the event's columns",
+            )
+        } else {
+            continue;
+        };
+        errors.push(error.at(span(token.span)));
+    }
+    errors
+}

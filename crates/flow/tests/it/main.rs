@@ -1,0 +1,3 @@
+//! The tests of the crate's public face.
+
+mod queries;
