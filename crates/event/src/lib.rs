@@ -18,6 +18,7 @@ mod batch;
 mod builder;
 mod column_type;
 mod conform;
+pub mod csv;
 mod decoded;
 pub mod ipc;
 pub mod json;

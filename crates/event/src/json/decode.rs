@@ -30,7 +30,7 @@ pub struct Decoder {
 }
 
 /// What a row needs beside its columns.
-struct Context {
+pub(crate) struct Context {
     policy: Unknown,
     /// Strings with escapes, resolved here.
     scratch: Vec<u8>,
@@ -50,8 +50,7 @@ impl Decoder {
     /// A decoder for `schema`. With [`Unknown::Keep`] give it [`Schema::with_extra`]; without that column unknown
     /// fields are only counted.
     pub fn new(schema: &Schema, unknown: Unknown) -> Self {
-        let extra_place = schema.column(EXTRA).map(|(place, _)| place).filter(|_| unknown == Unknown::Keep);
-        let context = Context { policy: unknown, scratch: Vec::new(), extra: Vec::new(), extra_place, unknown: 0 };
+        let context = Context::new(schema, unknown);
         Self { schema: schema.clone(), line_bytes_max: LINE_BYTES_MAX, columns: Object::of(schema), context }
     }
 
@@ -169,9 +168,9 @@ impl Decoder {
         if scanner.peek() != Some(b'{') {
             return Err(scanner.syntax("an event, which is an object `{…}`,"));
         }
-        self.context.extra.clear();
+        self.context.start_row();
         members(&mut self.columns, &mut scanner, &mut self.context, "", 1)?;
-        self.end_extra()?;
+        self.context.end_extra(&mut self.columns)?;
         self.columns.end_row()?;
         if !scanner.at_end() {
             return Err(scanner.syntax("the end of the event"));
@@ -179,24 +178,66 @@ impl Decoder {
         Ok(true)
     }
 
-    /// Writes this row's `_extra`.
-    fn end_extra(&mut self) -> Result<(), Box<Refusal>> {
-        let context = &mut self.context;
-        let field = context.extra_place.and_then(|place| self.columns.fields.get_mut(place));
-        let (Some(field), Some(first)) = (field, context.extra.first_mut()) else { return Ok(()) };
-        *first = b'{';
-        context.extra.push(b'}');
-        field.push_bytes(&context.extra)
-    }
-
     fn finish(&mut self, run: Run, consumed: usize) -> Result<Decoded, ArrowError> {
         Ok(Decoded {
             rows: self.columns.finish(&self.schema)?,
             source_rows: run.source_rows,
             refused: run.refused,
-            unknown_fields: std::mem::take(&mut self.context.unknown),
+            unknown_fields: self.context.take_unknown(),
             consumed,
         })
+    }
+}
+
+impl Context {
+    pub(crate) fn new(schema: &Schema, policy: Unknown) -> Self {
+        let extra_place = schema.column(EXTRA).map(|(place, _)| place).filter(|_| policy == Unknown::Keep);
+        Self { policy, scratch: Vec::new(), extra: Vec::new(), extra_place, unknown: 0 }
+    }
+
+    pub(crate) fn start_row(&mut self) {
+        self.extra.clear();
+    }
+
+    /// Writes this row's `_extra`.
+    pub(crate) fn end_extra(&mut self, columns: &mut Object) -> Result<(), Box<Refusal>> {
+        let field = self.extra_place.and_then(|place| columns.fields.get_mut(place));
+        let (Some(field), Some(first)) = (field, self.extra.first_mut()) else { return Ok(()) };
+        *first = b'{';
+        self.extra.push(b'}');
+        field.push_bytes(&self.extra)
+    }
+
+    /// The unknown fields since the last call.
+    pub(crate) fn take_unknown(&mut self) -> u64 {
+        std::mem::take(&mut self.unknown)
+    }
+
+    /// Keeps and counts an unknown field that is a text.
+    pub(crate) fn keep_text(&mut self, name: &str, text: &[u8]) {
+        self.unknown += 1;
+        if self.extra_place.is_some() {
+            self.extra.push(b',');
+            write_string(name.as_bytes(), &mut self.extra);
+            self.extra.push(b':');
+            write_string(text, &mut self.extra);
+        }
+    }
+
+    /// Keeps the members of a JSON text that stood in the column `_extra` itself.
+    pub(crate) fn merge_extra(&mut self, text: &[u8]) -> Result<(), Box<Refusal>> {
+        let mut scanner = Scanner::new(text);
+        scanner.space();
+        unknown_field(EXTRA.as_bytes(), &mut scanner, self, "", 0)?;
+        if scanner.at_end() { Ok(()) } else { Err(scanner.syntax("the end of `_extra`")) }
+    }
+
+    /// Reads a JSON text into one column.
+    pub(crate) fn read_json(&mut self, field: &mut Builder, text: &[u8]) -> Result<(), Box<Refusal>> {
+        let mut scanner = Scanner::new(text);
+        scanner.space();
+        value(field, &mut scanner, self, 0)?;
+        if scanner.at_end() { Ok(()) } else { Err(scanner.syntax("the end of the value")) }
     }
 }
 

@@ -179,6 +179,22 @@ impl<'a> Cells<'a> {
         }
     }
 
+    /// Appends the value without quotes, as a CSV cell has it; false where there is none.
+    pub(crate) fn write_plain(&self, row: usize, out: &mut Vec<u8>) -> bool {
+        if self.is_null(row) {
+            return false;
+        }
+        match &self.values {
+            Values::Text(values) => out.extend_from_slice(values.value(row).as_bytes()),
+            Values::Bytes(values) => base64_text(values.value(row), out),
+            Values::Double(values) => return write_double(values.value(row), out),
+            Values::Timestamp(values) => write_timestamp(values.value(row), out),
+            Values::Date(values) => write_date(values.value(row).into(), out),
+            _ => self.write(row, out),
+        }
+        true
+    }
+
     /// Appends the value in JSON.
     #[inline]
     pub(crate) fn write(&self, row: usize, out: &mut Vec<u8>) {
@@ -241,7 +257,7 @@ fn write_base64(bytes: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Appends `bytes` in base64 with padding.
-pub(crate) fn base64_text(bytes: &[u8], out: &mut Vec<u8>) {
+fn base64_text(bytes: &[u8], out: &mut Vec<u8>) {
     use arrow_cast::base64::{BASE64_STANDARD, Engine};
     let start = out.len();
     out.resize(start + bytes.len().div_ceil(3) * 4, 0);

@@ -10,6 +10,7 @@ mod encode;
 mod scan;
 mod text;
 
+pub(crate) use decode::{Context, bom_len};
 pub use decode::{Decoder, complete};
 pub(crate) use encode::Cells;
 pub use encode::{Decimals, Encoder};

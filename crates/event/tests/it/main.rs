@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod any;
+mod conform;
+mod csv;
 mod ipc;
 mod json_nasty;
 mod json_round_trip;
