@@ -42,7 +42,7 @@ fn main() {
     let mut decoder = json::Decoder::new(&schema, Unknown::Keep);
     measure("JSON decode", EVENTS, || decoder.decode_lines(text).unwrap());
     measure("  serde_json, grammar only", EVENTS, || {
-        lines.lines().for_each(|line| drop(serde_json::from_str::<serde::de::IgnoredAny>(line).unwrap()));
+        lines.lines().map(|line| serde_json::from_str::<serde::de::IgnoredAny>(line).unwrap()).count()
     });
     let rows = decoder.decode_lines(text).unwrap().rows;
     let encoder = json::Encoder::new(&schema, json::Decimals::Numbers);
