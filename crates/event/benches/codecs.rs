@@ -42,7 +42,9 @@ fn main() {
     let mut decoder = json::Decoder::new(&schema, Unknown::Keep);
     measure("JSON decode", EVENTS, || decoder.decode_lines(text).unwrap());
     measure("  serde_json, grammar only", EVENTS, || {
-        lines.lines().map(|line| serde_json::from_str::<serde::de::IgnoredAny>(line).unwrap()).count()
+        for line in lines.lines() {
+            black_box(serde_json::from_str::<serde::de::IgnoredAny>(line).unwrap());
+        }
     });
     let rows = decoder.decode_lines(text).unwrap().rows;
     let encoder = json::Encoder::new(&schema, json::Decimals::Numbers);

@@ -139,3 +139,20 @@ proptest! {
         prop_assert_eq!(upgraded, expect.rows);
     }
 }
+
+proptest! {
+    #[test]
+    fn a_damaged_arrow_stream_is_refused_or_read_without_a_panic(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>()) {
+        let rows = batch(vec![("s", Arc::new(StringArray::from(vec!["a", "b"])))]);
+        let mut stream = Vec::new();
+        let mut writer = StreamWriter::try_new(&mut stream, rows.schema_ref()).unwrap();
+        writer.write(&rows).unwrap();
+        writer.finish().unwrap();
+        drop(writer);
+        let at = at.index(stream.len());
+        stream[at] ^= byte;
+        drop(ipc::read(&schema("s: string"), &stream));
+        stream.truncate(cut.index(stream.len()));
+        drop(ipc::read(&schema("s: string"), &stream));
+    }
+}
