@@ -1,0 +1,76 @@
+//! The names of the log's files.
+//!
+//! ```text
+//! LOCK                              who has the log open
+//! checkpoint                        what is true after the last settled segment
+//! journal/0000000000000001.seg      segments, by number
+//! journal/reserve                   space set aside for a full disk
+//! topics/<topic>/<partition>/<offset>.ev   settled events
+//! damaged/                          what a repair took out
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use millstream_event::{Name, Offset};
+
+/// Where the files of a log are.
+#[derive(Debug, Clone)]
+pub(super) struct Layout {
+    pub(super) dir: PathBuf,
+}
+
+impl Layout {
+    pub(super) fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    pub(super) fn lock(&self) -> PathBuf {
+        self.dir.join("LOCK")
+    }
+
+    pub(super) fn checkpoint(&self) -> PathBuf {
+        self.dir.join("checkpoint")
+    }
+
+    pub(super) fn checkpoint_new(&self) -> PathBuf {
+        self.dir.join("checkpoint.new")
+    }
+
+    pub(super) fn journal(&self) -> PathBuf {
+        self.dir.join("journal")
+    }
+
+    pub(super) fn segment(&self, id: u64) -> PathBuf {
+        self.journal().join(format!("{id:016x}.seg"))
+    }
+
+    /// The segment that an opening is about to add.
+    pub(super) fn segment_new(&self) -> PathBuf {
+        self.journal().join("new")
+    }
+
+    pub(super) fn reserve(&self) -> PathBuf {
+        self.journal().join("reserve")
+    }
+
+    pub(super) fn topics(&self) -> PathBuf {
+        self.dir.join("topics")
+    }
+
+    pub(super) fn damaged(&self) -> PathBuf {
+        self.dir.join("damaged")
+    }
+
+    pub(super) fn partition(&self, topic: &Name, partition: u32) -> PathBuf {
+        self.topics().join(topic.as_str()).join(partition.to_string())
+    }
+
+    pub(super) fn settled(&self, topic: &Name, partition: u32, base: Offset) -> PathBuf {
+        self.partition(topic, partition).join(format!("{:020}.ev", base.0))
+    }
+}
+
+/// The number in a segment's file name.
+pub(super) fn segment_id(name: &str) -> Option<u64> {
+    name.strip_suffix(".seg").filter(|n| n.len() == 16).and_then(|n| u64::from_str_radix(n, 16).ok())
+}

@@ -1,0 +1,115 @@
+//! What a user of the embedded log can set.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::vfs::{RealVfs, Vfs};
+
+/// When a commit is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sync {
+    /// After a sync, which it shares with all commits that waited.
+    #[default]
+    Group,
+    /// After the write; a sync follows within this time. A power failure may lose that much.
+    Interval(Duration),
+    /// After the write. A power failure may lose what the system had not written yet.
+    Never,
+}
+
+/// The time that the log writes beside its groups: microseconds since 1970 UTC.
+pub type Clock = Arc<dyn Fn() -> i64 + Send + std::marker::Sync>;
+
+/// A line of code that a test may break, to see that the tests would notice.
+#[cfg(any(test, feature = "sabotage"))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sabotage {
+    /// Groups are written and not synced.
+    NoSync,
+    /// Commits are answered before the sync.
+    EarlyAcknowledgement,
+    /// Commits of an older epoch are let through.
+    NoEpochCheck,
+    /// A group is taken for the next whatever group it says it follows.
+    NoChainCheck,
+}
+
+/// The settings of an embedded log. [`Options::new`] has the defaults.
+#[derive(Clone)]
+pub struct Options {
+    /// Where the files are.
+    pub dir: PathBuf,
+    /// How large a part of the journal is before it is settled. At least [`Options::SEGMENT_BYTES_MIN`].
+    pub segment_bytes: u64,
+    /// How large a settled file of a partition grows before the next begins.
+    pub settled_file_bytes: u64,
+    /// When a commit is answered.
+    pub sync: Sync,
+    /// How many bytes of the newest events are kept in memory.
+    pub tail_cache_bytes: u64,
+    /// How many bytes one sync makes durable at most (a single larger commit is written alone).
+    pub group_bytes: usize,
+    /// The most bytes the log may use on the disk; `None`: what the disk has.
+    pub max_bytes: Option<u64>,
+    /// Bytes set aside so that events on their way can still be processed when the disk is full.
+    pub reserve_bytes: u64,
+    /// How long after the last commit the log notes that all is durable.
+    pub idle_after: Duration,
+    /// How often to look for events past their retention, and for space on a full disk.
+    pub tidy_every: Duration,
+    /// The files.
+    pub vfs: Arc<dyn Vfs>,
+    /// The time.
+    pub clock: Clock,
+    /// What is broken on purpose.
+    #[cfg(any(test, feature = "sabotage"))]
+    pub sabotage: Option<Sabotage>,
+}
+
+impl Options {
+    /// The smallest segment.
+    pub const SEGMENT_BYTES_MIN: u64 = 16 << 10;
+
+    /// The defaults, for a log in `dir`.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            segment_bytes: 256 << 20,
+            settled_file_bytes: 256 << 20,
+            sync: Sync::Group,
+            tail_cache_bytes: 64 << 20,
+            group_bytes: 8 << 20,
+            max_bytes: None,
+            reserve_bytes: 16 << 20,
+            idle_after: Duration::from_millis(200),
+            tidy_every: Duration::from_secs(1),
+            vfs: Arc::new(RealVfs),
+            clock: Arc::new(system_time),
+            #[cfg(any(test, feature = "sabotage"))]
+            sabotage: None,
+        }
+    }
+
+    /// Whether a line is broken on purpose; never in a build for users.
+    #[cfg(any(test, feature = "sabotage"))]
+    pub(super) fn broken(&self, sabotage: Sabotage) -> bool {
+        self.sabotage == Some(sabotage)
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("dir", &self.dir)
+            .field("segment_bytes", &self.segment_bytes)
+            .field("sync", &self.sync)
+            .finish_non_exhaustive()
+    }
+}
+
+fn system_time() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.ok().and_then(|d| i64::try_from(d.as_micros()).ok()).unwrap_or(0)
+}
