@@ -7,6 +7,8 @@ mod clock;
 #[cfg(feature = "testing")]
 pub mod conformance;
 mod contract;
+#[allow(dead_code, reason = "the settler follows")]
+mod embedded;
 mod error;
 mod evolution;
 mod group;
@@ -18,6 +20,9 @@ pub use contract::{
     AbortReason, Append, Change, Class, Commit, Committed, Consumed, Epoch, Join, Lead, Log, Membership, Outcome,
     Pending, Position, Read, Reader, Retention, Task, TaskId, TopicInfo, TopicKind, TopicSpec,
 };
+#[cfg(any(test, feature = "sabotage"))]
+pub use embedded::Sabotage;
+pub use embedded::{EmbeddedLog, Options as EmbeddedOptions, SyncMode};
 pub use error::Error;
 pub use evolution::{SpecChange, check_rows, spec_change, upgrade};
 pub use group::Groups;

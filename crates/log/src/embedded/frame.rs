@@ -11,7 +11,7 @@
 use std::fmt;
 
 use arrow_array::RecordBatch;
-use millstream_event::{Name, Offset, Watermark};
+use millstream_event::{Name, Offset, Watermark, ipc};
 
 use super::bytes_io::{Damage, In, Out, damage};
 use crate::{Class, Commit, Epoch, Position, TaskId, TopicSpec};
@@ -73,6 +73,13 @@ pub(super) struct AppendHead {
     pub(super) watermark: Option<Watermark>,
 }
 
+impl AppendHead {
+    /// How many offsets the append takes: one without rows takes one, so that its watermark has a place.
+    pub(super) fn span(&self) -> u64 {
+        u64::from(self.rows.max(1))
+    }
+}
+
 /// What a commit's frame says besides its events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CommitHead {
@@ -88,9 +95,17 @@ pub(super) struct CommitHead {
 pub(super) enum Content {
     Commit(CommitHead),
     /// A topic is made or changed.
-    Topic { id: u32, schema_version: u32, spec: Box<TopicSpec> },
+    Topic {
+        id: u32,
+        schema_version: u32,
+        spec: Box<TopicSpec>,
+    },
     /// Events before an offset may go.
-    Trim { topic: u32, partition: u32, before: Offset },
+    Trim {
+        topic: u32,
+        partition: u32,
+        before: Offset,
+    },
     /// Something that this version does not know and may skip.
     Other,
 }
@@ -138,9 +153,7 @@ impl Frame {
         let mut batches = Vec::with_capacity(commit.appends.len());
         for (append, topic) in commit.appends.into_iter().zip(topics) {
             let at = body.len();
-            if append.rows.num_rows() > 0 {
-                super::columns::encode(&append.rows, &mut body).map_err(|e| format!("cannot encode events: {e}"))?;
-            }
+            ipc::encode(&append.rows, &mut body).map_err(|e| format!("cannot encode events: {e}"))?;
             if body.len() > FRAME_BYTES_MAX {
                 return Err(format!("a commit has at most {FRAME_BYTES_MAX} bytes of events; commit less at once"));
             }

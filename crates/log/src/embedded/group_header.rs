@@ -137,7 +137,7 @@ impl GroupHeader {
             // A later version's kind is data to us; the CRC vouches for it.
             _ => Kind::Data,
         };
-        let crc_at = HEADER_BYTES - 12;
+        let crc_at = HEADER_BYTES - 8;
         let stored = read.u32()?;
         let computed = crc32fast::hash(bytes.get(..crc_at).unwrap_or_default());
         if magic && header_len as usize != HEADER_BYTES && stored == computed && version == VERSION {
@@ -246,12 +246,12 @@ mod tests {
         let (bytes, crc) = header().encode();
         assert_eq!(bytes.len(), HEADER_BYTES);
         assert_eq!(GroupHeader::decode(&bytes), Ok((header(), crc)));
-        for bit in 0..(HEADER_BYTES - 8) * 8 {
+        for bit in 0..(HEADER_BYTES - 4) * 8 {
             let mut bad = bytes.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             assert!(matches!(GroupHeader::decode(&bad), Err(HeaderError::Damaged(_))), "bit {bit}");
         }
-        for cut in 0..HEADER_BYTES - 8 {
+        for cut in 0..HEADER_BYTES - 4 {
             assert!(GroupHeader::decode(&bytes[..cut]).is_err());
         }
     }

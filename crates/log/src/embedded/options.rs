@@ -3,13 +3,14 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::vfs::{RealVfs, Vfs};
+use crate::{Clock, SystemClock};
 
 /// When a commit is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Sync {
+pub enum SyncMode {
     /// After a sync, which it shares with all commits that waited.
     #[default]
     Group,
@@ -18,9 +19,6 @@ pub enum Sync {
     /// After the write. A power failure may lose what the system had not written yet.
     Never,
 }
-
-/// The time that the log writes beside its groups: microseconds since 1970 UTC.
-pub type Clock = Arc<dyn Fn() -> i64 + Send + std::marker::Sync>;
 
 /// A line of code that a test may break, to see that the tests would notice.
 #[cfg(any(test, feature = "sabotage"))]
@@ -46,7 +44,7 @@ pub struct Options {
     /// How large a settled file of a partition grows before the next begins.
     pub settled_file_bytes: u64,
     /// When a commit is answered.
-    pub sync: Sync,
+    pub sync: SyncMode,
     /// How many bytes of the newest events are kept in memory.
     pub tail_cache_bytes: u64,
     /// How many bytes one sync makes durable at most (a single larger commit is written alone).
@@ -62,7 +60,7 @@ pub struct Options {
     /// The files.
     pub vfs: Arc<dyn Vfs>,
     /// The time.
-    pub clock: Clock,
+    pub clock: Arc<dyn Clock>,
     /// What is broken on purpose.
     #[cfg(any(test, feature = "sabotage"))]
     pub sabotage: Option<Sabotage>,
@@ -78,7 +76,7 @@ impl Options {
             dir: dir.into(),
             segment_bytes: 256 << 20,
             settled_file_bytes: 256 << 20,
-            sync: Sync::Group,
+            sync: SyncMode::Group,
             tail_cache_bytes: 64 << 20,
             group_bytes: 8 << 20,
             max_bytes: None,
@@ -86,10 +84,19 @@ impl Options {
             idle_after: Duration::from_millis(200),
             tidy_every: Duration::from_secs(1),
             vfs: Arc::new(RealVfs),
-            clock: Arc::new(system_time),
+            clock: Arc::new(SystemClock),
             #[cfg(any(test, feature = "sabotage"))]
             sabotage: None,
         }
+    }
+
+    /// Whether a group must say that it follows the one before it.
+    pub(super) fn checks_chain(&self) -> bool {
+        #[cfg(any(test, feature = "sabotage"))]
+        if self.broken(Sabotage::NoChainCheck) {
+            return false;
+        }
+        true
     }
 
     /// Whether a line is broken on purpose; never in a build for users.
@@ -107,9 +114,4 @@ impl fmt::Debug for Options {
             .field("sync", &self.sync)
             .finish_non_exhaustive()
     }
-}
-
-fn system_time() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.ok().and_then(|d| i64::try_from(d.as_micros()).ok()).unwrap_or(0)
 }

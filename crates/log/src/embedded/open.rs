@@ -1,0 +1,275 @@
+//! Opening: lock, read, and begin a segment of its own that holds whatever was not synced for certain.
+//!
+//! An opening never goes on in an old segment. What is behind `durable_through` there is not to be trusted after a
+//! failed sync (the page cache is not evidence), so it is written again, to a new file that gets its name only when it
+//! is on the disk; the old segment is cut there.
+
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::sync::Arc;
+
+use millstream_event::Offset;
+
+use super::checkpoint::Checkpoint;
+use super::frame::AppendHead;
+use super::group_header::{GroupHeader, HEADER_BYTES, Kind};
+use super::index::{Entry, Topic, Topics};
+use super::layout::Layout;
+use super::options::Options;
+use super::recover::{Recovered, Scanned, recover};
+use super::segment::{Sealed, Segment};
+use super::settled_file::SettledFile;
+use super::stage::Stage;
+use super::walk::{FrameAt, GroupAt, io_error};
+use super::writer::Writer;
+use crate::vfs::{Lock, LockError, OpenOptions};
+use crate::{Epoch, Error};
+
+/// How much is copied at once.
+const COPY_BYTES: u64 = 4 << 20;
+
+/// A log's files, read.
+pub(super) struct Opened {
+    pub(super) topics: Topics,
+    pub(super) stage: Stage,
+    pub(super) sealed: Vec<Sealed>,
+    pub(super) checkpoint: Checkpoint,
+    pub(super) epoch_last: Epoch,
+}
+
+/// Locks the log's directory, which is made where it does not exist.
+pub(super) fn lock(options: &Options, layout: &Layout) -> Result<Box<dyn Lock>, Error> {
+    let vfs = options.vfs.as_ref();
+    vfs.create_dir_all(&layout.dir).map_err(io_error("making", &layout.dir))?;
+    match vfs.lock(&layout.lock()) {
+        Ok(lock) => Ok(lock),
+        Err(LockError::Held { pid }) => Err(Error::Locked { dir: layout.dir.clone(), pid }),
+        Err(LockError::Io(e)) => Err(io_error("locking", &layout.lock())(e)),
+    }
+}
+
+/// Reads a log, making an empty one where there is none.
+pub(super) fn read_or_make(options: &Options, layout: &Layout) -> Result<Recovered, Error> {
+    let vfs = options.vfs.as_ref();
+    let checkpoint = match Checkpoint::load(vfs, layout)? {
+        Some(checkpoint) => checkpoint,
+        None => make(options, layout)?,
+    };
+    recover(vfs, layout, checkpoint, options.checks_chain())
+}
+
+fn make(options: &Options, layout: &Layout) -> Result<Checkpoint, Error> {
+    let vfs = options.vfs.as_ref();
+    for dir in [layout.journal(), layout.topics()] {
+        vfs.create_dir_all(&dir).map_err(io_error("making", &dir))?;
+    }
+    let journal = layout.journal();
+    let entries = vfs.list(&journal).map_err(io_error("reading", &journal))?;
+    if entries.iter().any(|entry| super::layout::segment_id(&entry.name).is_some()) {
+        let (what, path) = ("the checkpoint is missing".into(), layout.checkpoint());
+        return Err(Error::Corrupt { what, path, at: 0, affected: "unknown".into() });
+    }
+    let checkpoint = Checkpoint::first(new_log_id(options));
+    checkpoint.save(vfs, layout).map_err(io_error("writing", &layout.checkpoint()))?;
+    Ok(checkpoint)
+}
+
+/// A number that no other log has. The standard library's hasher is the one source of chance at hand here.
+fn new_log_id(options: &Options) -> u128 {
+    let chance = |n: u64| {
+        let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
+        hasher.write_u64(n);
+        hasher.write_i64(options.clock.now_us());
+        u128::from(hasher.finish())
+    };
+    chance(1) << 64 | chance(2)
+}
+
+/// Begins the segment of this opening and says where to go on.
+pub(super) fn begin_segment(options: &Options, layout: &Layout, found: &mut Recovered) -> Result<Writer, Error> {
+    let vfs = options.vfs.as_ref();
+    let (id, new) = (found.id_last + 1, layout.segment_new());
+    let file = vfs.open(&new, OpenOptions::TRUNCATE).map_err(io_error("making", &new))?;
+    let writing = || io_error("writing", &new);
+    let (mut at, mut crc) = (0, durable_crc(found));
+    let mut again = Vec::new();
+    for segment in &mut found.segments {
+        let Some(first) = segment.groups.iter().position(|g| g.header.seq > found.durable_through) else { continue };
+        for group in segment.groups.split_off(first) {
+            let moved = copy(segment, group, file.as_ref(), id, at, crc).map_err(writing())?;
+            (at, crc) = (moved.end(), moved.crc);
+            again.push(moved);
+        }
+    }
+    let opening = GroupHeader {
+        features_required: 0,
+        features_optional: 0,
+        log: found.checkpoint.log,
+        segment: id,
+        seq: found.seq + 1,
+        durable_through: found.durable_through,
+        incarnation: found.incarnation + 1,
+        time: options.clock.now_us(),
+        prev_crc: crc,
+        frames: 0,
+        table_len: 0,
+        heads_len: 0,
+        body_len: 0,
+        table_crc: crc32fast::hash(&[]),
+        kind: Kind::Opening,
+    };
+    let (mut bytes, crc) = opening.encode();
+    bytes.resize(opening.total_len() as usize, 0);
+    file.write_all_at(&bytes, at).map_err(writing())?;
+    file.sync_data().map_err(io_error("syncing", &new))?;
+    let path = layout.segment(id);
+    vfs.rename(&new, &path).map_err(io_error("renaming", &new))?;
+    vfs.sync_dir(&layout.journal()).map_err(io_error("syncing", &layout.journal()))?;
+    let end = at + opening.total_len();
+    let capacity = options.segment_bytes.max(Options::SEGMENT_BYTES_MIN).max(end);
+    let segment = Arc::new(Segment { id, path: path.clone(), file: file.clone(), capacity });
+    // Only now that they stand elsewhere.
+    discard_tails(options, layout, found)?;
+    found.segments.push(Scanned { id, path, file, groups: again });
+    let writer = Writer {
+        log: found.checkpoint.log,
+        incarnation: found.incarnation + 1,
+        segment,
+        at: end,
+        seq: found.seq + 1,
+        prev_crc: crc,
+        durable_through: found.seq + 1,
+        sealed: Vec::new(),
+        syncs: 0,
+    };
+    Ok(writer)
+}
+
+/// The CRC of the last group that was synced for certain.
+fn durable_crc(found: &Recovered) -> u32 {
+    let groups = found.segments.iter().flat_map(|s| &s.groups);
+    let last = groups.take_while(|g| g.header.seq <= found.durable_through).last();
+    last.map_or(found.checkpoint.crc, |g| g.crc)
+}
+
+fn copy(
+    from: &Scanned,
+    group: GroupAt,
+    to: &dyn crate::vfs::File,
+    segment: u64,
+    at: u64,
+    prev_crc: u32,
+) -> std::io::Result<GroupAt> {
+    let header = GroupHeader { segment, prev_crc, ..group.header.clone() };
+    let (bytes, crc) = header.encode();
+    to.write_all_at(&bytes, at)?;
+    let mut done = HEADER_BYTES as u64;
+    let mut buffer = Vec::new();
+    while done < header.total_len() {
+        let n = COPY_BYTES.min(header.total_len() - done);
+        buffer.resize(n as usize, 0);
+        // The padding of a file's last group may be missing.
+        let have = from.file.len()?.saturating_sub(group.at + done).min(n);
+        buffer.fill(0);
+        from.file.read_exact_at(buffer.get_mut(..have as usize).unwrap_or_default(), group.at + done)?;
+        to.write_all_at(&buffer, at + done)?;
+        done += n;
+    }
+    let moved = |frame: FrameAt| FrameAt { body_at: frame.body_at - group.at + at, ..frame };
+    Ok(GroupAt { header, crc, at, frames: group.frames.into_iter().map(moved).collect() })
+}
+
+/// Cuts off what no longer counts, and removes segments of which nothing does.
+fn discard_tails(options: &Options, layout: &Layout, found: &mut Recovered) -> Result<(), Error> {
+    let vfs = options.vfs.as_ref();
+    let (kept, emptied): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut found.segments).into_iter().partition(|s| !s.groups.is_empty());
+    found.leftovers.extend(emptied.into_iter().map(|s| s.path));
+    for segment in &kept {
+        if segment.file.len().map_err(io_error("reading", &segment.path))? > segment.end() {
+            let file = vfs.open(&segment.path, OpenOptions::WRITE).map_err(io_error("opening", &segment.path))?;
+            file.set_len(segment.end()).map_err(io_error("cutting", &segment.path))?;
+        }
+    }
+    found.segments = kept;
+    for path in std::mem::take(&mut found.leftovers) {
+        vfs.remove(&path).map_err(io_error("removing", &path))?;
+    }
+    vfs.sync_dir(&layout.journal()).map_err(io_error("syncing", &layout.journal()))
+}
+
+/// Builds the index. `current` is the segment that is being written.
+pub(super) fn index(layout: &Layout, found: Recovered, current: Option<&Arc<Segment>>) -> Opened {
+    let mut topics = Topics::default();
+    for (id, topic) in &found.state.topics {
+        topics.add(Arc::new(Topic::new(*id, topic.spec.clone(), topic.versions.clone())));
+    }
+    for (id, files) in &found.checkpoint.files {
+        for (number, metas) in files {
+            let Some(partition) = topics.partition_by_id(*id, *number) else { continue };
+            let settled = metas.iter().map(|meta| {
+                let path = layout.settled(&partition.at.topic, *number, Offset(meta.base));
+                Arc::new(SettledFile { path, meta: meta.clone() })
+            });
+            partition.contents.lock().files.extend(settled);
+        }
+    }
+    let mut sealed = Vec::new();
+    for scanned in found.segments {
+        let (end, last_seq) = (scanned.end(), scanned.groups.last().map_or(0, |g| g.header.seq));
+        let segment = match current.filter(|s| s.id == scanned.id) {
+            Some(segment) => segment.clone(),
+            None => {
+                let Scanned { id, path, file, .. } = &scanned;
+                Arc::new(Segment { id: *id, path: path.clone(), file: file.clone(), capacity: end })
+            }
+        };
+        for group in &scanned.groups {
+            for frame in &group.frames {
+                for (append, base) in frame.content.appends().iter().zip(&frame.offsets) {
+                    add_entry(&topics, append, *base, frame, group, &segment);
+                }
+            }
+        }
+        if current.is_none_or(|s| s.id != scanned.id) {
+            sealed.push(Sealed { segment, last_seq, end });
+        }
+    }
+    for (id, topic) in &found.state.topics {
+        for ((number, start), end) in (0..).zip(&topic.starts).zip(&topic.ends) {
+            let Some(partition) = topics.partition_by_id(*id, number) else { continue };
+            let mut contents = partition.contents.lock();
+            contents.end = *end;
+            contents.advance_start(*start);
+            partition.grown.send_replace(*end);
+        }
+    }
+    let mut stage = Stage::default();
+    for (task, positions) in found.state.positions {
+        stage.tasks.entry(task).or_default().durable = positions.into_iter().collect();
+    }
+    let epoch_last = Epoch((found.incarnation + 1) << 32);
+    Opened { topics, stage, sealed, checkpoint: found.checkpoint, epoch_last }
+}
+
+fn add_entry(
+    topics: &Topics,
+    append: &AppendHead,
+    base: u64,
+    frame: &FrameAt,
+    group: &GroupAt,
+    segment: &Arc<Segment>,
+) {
+    let Some(partition) = topics.partition_by_id(append.topic, append.partition) else { return };
+    partition.contents.lock().entries.push_back(Entry {
+        base,
+        rows: append.rows,
+        schema_version: append.schema_version,
+        watermark: append.watermark,
+        time: group.header.time,
+        segment: segment.clone(),
+        at: frame.body_at + u64::from(append.at),
+        len: append.len,
+        crc: append.crc,
+        cached: None,
+    });
+}

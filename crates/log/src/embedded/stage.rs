@@ -1,0 +1,255 @@
+//! The stage: commits that were handed over and are not decided yet, and what each task may do next.
+//!
+//! A commit's life: admitted (its epoch and positions agree with what was handed over before) -> taken into a group by
+//! the committer -> settled. Under one lock, so that the order of calls is the order of effects.
+
+use std::collections::{HashMap, VecDeque};
+
+use millstream_event::Name;
+use tokio::sync::oneshot;
+
+use super::frame::{CommitHead, Content, Frame};
+use crate::{AbortReason, Epoch, Outcome, Position, TaskId};
+
+/// The most frames that may wait.
+const WAITING_MAX: usize = 65_536;
+/// The most bytes that may wait.
+const WAITING_BYTES_MAX: usize = 256 << 20;
+
+/// A frame waiting to be written.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) frame: Frame,
+    pub(super) answer: oneshot::Sender<Outcome>,
+    /// Whether its positions must be looked at again when it is written: a former owner's commits were still on their
+    /// way when it was admitted.
+    pub(super) recheck: bool,
+}
+
+/// What is known of a task.
+#[derive(Debug, Default)]
+pub(super) struct TaskState {
+    epoch: Epoch,
+    /// The epoch after whose failure nothing more is accepted.
+    failed: Option<Epoch>,
+    /// Durable positions.
+    pub(super) durable: HashMap<Name, Position>,
+    /// Positions of commits that were admitted and are not settled, in the current epoch.
+    staged: HashMap<Name, Position>,
+    /// What a former owner had on its way counts up to here.
+    foreign: u64,
+    /// How many commits were ever admitted, and settled.
+    admitted: u64,
+    settled: u64,
+    /// Who waits until so many are settled.
+    waiters: Vec<(u64, oneshot::Sender<()>)>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Stage {
+    pub(super) tasks: HashMap<TaskId, TaskState>,
+    pub(super) queue: VecDeque<Waiting>,
+    queue_bytes: usize,
+    /// Why nothing is accepted any more.
+    pub(super) stopped: Option<String>,
+    /// Set by `close` and by dropping the log.
+    pub(super) closing: Option<Closing>,
+}
+
+/// How the log ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Closing {
+    /// With a last group that says that all is durable.
+    Orderly,
+    /// As it stands, after what waits.
+    Dropped,
+}
+
+impl Stage {
+    /// Puts a frame in the queue, or says at once what becomes of it. `current` is whether the epoch is the task's.
+    pub(super) fn admit(&mut self, commit: Result<Frame, (TaskId, Epoch, AbortReason)>, current: bool) -> Admission {
+        if let Some(why) = &self.stopped {
+            return Admission::No(Outcome::Aborted(AbortReason::Stopped(why.clone())));
+        }
+        if !current {
+            return Admission::No(Outcome::Fenced);
+        }
+        let frame = match commit {
+            Ok(frame) => frame,
+            Err((task, epoch, reason)) => {
+                let state = self.tasks.entry(task).or_default();
+                return Admission::No(state.refuse(epoch, reason));
+            }
+        };
+        let Content::Commit(head) = &frame.content else { return self.push(frame, false) };
+        let full = self.queue.len() >= WAITING_MAX || self.queue_bytes + frame.body.len() > WAITING_BYTES_MAX;
+        if !self.tasks.contains_key(&head.task) {
+            self.tasks.insert(head.task.clone(), TaskState::default());
+        }
+        let Some(state) = self.tasks.get_mut(&head.task) else { return self.push(frame, true) };
+        match state.admit(head, full && !self.queue.is_empty()) {
+            Ok(recheck) => self.push(frame, recheck),
+            Err(reason) => Admission::No(state.refuse(head.epoch, reason)),
+        }
+    }
+
+    fn push(&mut self, frame: Frame, recheck: bool) -> Admission {
+        let (answer, pending) = crate::Pending::new();
+        self.queue_bytes += frame.body.len();
+        self.queue.push_back(Waiting { frame, answer, recheck });
+        Admission::Yes(pending)
+    }
+
+    /// Takes frames for one group, at least one, of at most `bytes`.
+    pub(super) fn take(&mut self, bytes: usize) -> Vec<Waiting> {
+        let mut taken = Vec::new();
+        let mut sum = 0;
+        while let Some(next) = self.queue.front() {
+            let size = next.frame.body.len() + next.frame.head.len();
+            if !taken.is_empty() && sum + size > bytes {
+                break;
+            }
+            sum += size;
+            self.queue_bytes -= next.frame.body.len();
+            taken.extend(self.queue.pop_front());
+        }
+        taken
+    }
+
+    /// Whether a taken commit may be written now; `current` as for [`Stage::admit`].
+    pub(super) fn recheck(&self, waiting: &Waiting, current: bool) -> Result<(), Outcome> {
+        let Content::Commit(head) = &waiting.frame.content else { return Ok(()) };
+        if !current {
+            return Err(Outcome::Fenced);
+        }
+        let Some(state) = self.tasks.get(&head.task) else { return Ok(()) };
+        if state.failed == Some(head.epoch) {
+            return Err(Outcome::Aborted(AbortReason::Predecessor));
+        }
+        if waiting.recheck {
+            check_positions(head, &HashMap::new(), &state.durable).map_err(Outcome::Aborted)?;
+        }
+        Ok(())
+    }
+
+    /// A commit's fate is known: its positions take effect, or its successors are refused.
+    pub(super) fn settle(&mut self, content: &Content, outcome: &Outcome) {
+        let Content::Commit(head) = content else { return };
+        let Some(state) = self.tasks.get_mut(&head.task) else { return };
+        state.settled += 1;
+        match outcome {
+            Outcome::Committed(_) => {
+                for (input, _, to) in &head.consumed {
+                    state.durable.insert(input.clone(), to.clone());
+                }
+            }
+            _ => state.failed = state.failed.max(Some(head.epoch)),
+        }
+        if state.settled == state.admitted {
+            state.staged.clear();
+        }
+        let settled = state.settled;
+        state.waiters.retain_mut(|(ticket, _)| *ticket > settled);
+    }
+
+    /// Accepts nothing more of this task and epoch.
+    pub(super) fn refuse_from_now(&mut self, task: &crate::Task) {
+        let state = self.tasks.entry(task.id.clone()).or_default();
+        state.failed = state.failed.max(Some(task.epoch));
+    }
+
+    /// Something to wait for until all that was admitted for a task is settled; `None` where it is already.
+    pub(super) fn wait_settled(&mut self, task: &TaskId) -> Option<oneshot::Receiver<()>> {
+        let state = self.tasks.get_mut(task).filter(|state| state.settled < state.admitted)?;
+        let (sender, receiver) = oneshot::channel();
+        state.waiters.push((state.admitted, sender));
+        Some(receiver)
+    }
+
+    /// Nothing is accepted any more: what waits is answered.
+    pub(super) fn stop(&mut self, why: &str) -> Vec<Waiting> {
+        self.stopped.get_or_insert_with(|| why.to_owned());
+        self.queue_bytes = 0;
+        let left: Vec<Waiting> = self.queue.drain(..).collect();
+        self.tasks.values_mut().for_each(|state| state.waiters.clear());
+        left
+    }
+}
+
+/// Whether a frame was put in the queue.
+pub(super) enum Admission {
+    Yes(crate::Pending),
+    No(Outcome),
+}
+
+impl TaskState {
+    /// Whether the commit follows what was admitted before, and whether that must be looked at again.
+    fn admit(&mut self, head: &CommitHead, full: bool) -> Result<bool, AbortReason> {
+        if self.failed == Some(head.epoch) {
+            return Err(AbortReason::Predecessor);
+        }
+        if full {
+            return Err(AbortReason::DiskFull("too much waits to be written already".into()));
+        }
+        if self.epoch != head.epoch {
+            self.epoch = head.epoch;
+            self.staged.clear();
+            self.foreign = self.admitted;
+        }
+        // Commits of a former owner that are on their way may still succeed; then this one must not.
+        let recheck = self.settled < self.foreign;
+        check_positions(head, &self.staged, &self.durable)?;
+        for (input, _, to) in &head.consumed {
+            self.staged.insert(input.clone(), to.clone());
+        }
+        self.admitted += 1;
+        Ok(recheck)
+    }
+
+    fn refuse(&mut self, epoch: Epoch, reason: AbortReason) -> Outcome {
+        if self.failed == Some(epoch) {
+            return Outcome::Aborted(AbortReason::Predecessor);
+        }
+        self.failed = self.failed.max(Some(epoch));
+        Outcome::Aborted(reason)
+    }
+}
+
+/// Each input goes on where it was left; runs of one input follow each other.
+fn check_positions(
+    head: &CommitHead,
+    staged: &HashMap<Name, Position>,
+    durable: &HashMap<Name, Position>,
+) -> Result<(), AbortReason> {
+    let mut after: HashMap<&Name, &Position> = HashMap::new();
+    for (input, from, to) in &head.consumed {
+        let have = after.get(input).copied().or_else(|| staged.get(input)).or_else(|| durable.get(input));
+        if have != from.as_ref() {
+            return Err(AbortReason::Refused(format!(
+                "task {} goes on in `{input}` from {}, not from {}",
+                head.task,
+                text(have),
+                text(from.as_ref()),
+            )));
+        }
+        if let Position::Opaque(bytes) = to
+            && bytes.len() > Position::OPAQUE_BYTES_MAX
+        {
+            return Err(AbortReason::Refused(format!(
+                "a position has at most {} bytes, this one has {}",
+                Position::OPAQUE_BYTES_MAX,
+                bytes.len(),
+            )));
+        }
+        after.insert(input, to);
+    }
+    Ok(())
+}
+
+fn text(position: Option<&Position>) -> String {
+    match position {
+        None => "the start".to_owned(),
+        Some(Position::Offset(offset)) => format!("offset {offset}"),
+        Some(Position::Opaque(bytes)) => format!("a source's position of {} bytes", bytes.len()),
+    }
+}
