@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use crate::shape::{Processed, Query, Routes, Rules};
 use arrow_array::RecordBatch;
 use millstream_event::{Column, ColumnType, Name, Schema, SchemaError};
+use millstream_flow::{Processed, Query, Routes, Rules};
 
 use crate::lookup::LookupHandle;
 use crate::{Sink, Source};
@@ -47,8 +47,6 @@ pub struct ServiceDef {
 pub struct Check {
     /// The rules, planned against the columns of the inputs.
     pub rules: Arc<Rules>,
-    /// The rules' names, in the order of [`Rules`].
-    pub names: Vec<String>,
     /// What happens to events that break one.
     pub otherwise: Else,
 }

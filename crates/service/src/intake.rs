@@ -1,7 +1,354 @@
-//! The loop of a source's task (lands next).
-use crate::task::Job;
-use millstream_log::TopicInfo;
+//! The loop of a source's task: take an intake, split it by key, commit rows, refused events and position together.
+//!
+//! When space is short, an intake that cannot be asked for again (no receipt, or it has a position) is kept with its
+//! source as it is, and committed when the task starts again; a caller with a receipt is told instead.
+
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-pub(crate) fn job(_def: crate::SourceDef, _to: Vec<TopicInfo>) -> Result<Arc<dyn Job>, crate::Error> {
-    Ok(Arc::new(crate::service::Later))
+use std::time::Instant;
+
+use futures::future::BoxFuture;
+use millstream_event::PartitionId;
+use millstream_event::json::{Decimals, Encoder};
+use millstream_log::{AbortReason, Append, Class, Commit, Committed, Consumed, Outcome, Position, TopicInfo};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::Error;
+use crate::control::Leave;
+use crate::dead_letter::Topics;
+use crate::def::SourceDef;
+use crate::flight::{Flight, commit_of, judge};
+use crate::letters::{Letter, Sender};
+use crate::meters::Tally;
+use crate::outlet::trouble;
+use crate::placing::Outlet;
+use crate::source::{Intake, Receipt, Refusal, RowFate, SourceRead, SourceTask};
+use crate::status::State;
+use crate::task::{Context, End, Fault, Job};
+
+pub(crate) fn job(def: SourceDef, to: &TopicInfo) -> Result<Arc<dyn Job>, Error> {
+    let topics = Topics::of(&def.name).map_err(|e| Error::Definition { name: def.name.clone(), why: e.to_string() })?;
+    let sender = Sender::new(&def.name, &def.version);
+    Ok(Arc::new(IntakeJob { def, planned: to.clone(), topics, sender, kept: Mutex::default() }))
+}
+
+struct IntakeJob {
+    def: SourceDef,
+    /// The topic as it was when the source was started: the columns that intakes have.
+    planned: TopicInfo,
+    topics: Topics,
+    sender: Sender,
+    /// Sources with what they could not commit for want of space, by task.
+    kept: Mutex<BTreeMap<u32, Kept>>,
+}
+
+struct Kept {
+    source: Box<dyn SourceTask>,
+    held: VecDeque<Note>,
+    /// The position behind the held intakes.
+    position: Option<Position>,
+    /// The position before them.
+    committed: Option<Position>,
+}
+
+/// What is remembered of a commit on its way.
+struct Note {
+    commit: Commit,
+    tally: Tally,
+    receipt: Option<(oneshot::Sender<Receipt>, Vec<Fate>)>,
+}
+
+impl Note {
+    /// Whether the intake is lost unless it is kept here.
+    fn must_be_kept(&self) -> bool {
+        self.receipt.is_none() || !self.commit.consumed.is_empty()
+    }
+
+    fn answer(self, receipt: Receipt) {
+        if let Some((sender, _)) = self.receipt
+            && sender.send(receipt).is_err()
+        {
+            tracing::debug!("nobody waits for the receipt any more");
+        }
+    }
+}
+
+/// What becomes of a row of an intake.
+enum Fate {
+    /// In this append, so many rows behind its first.
+    Append(usize, u64),
+    Refused(Refusal),
+}
+
+impl Job for IntakeJob {
+    fn run(self: Arc<Self>, context: Context) -> BoxFuture<'static, Result<End, Fault>> {
+        Box::pin(async move {
+            let mut running = Running::open(&self, context).await?;
+            let ended = running.run().await;
+            if let Err(fault) = &ended {
+                running.keep_or_answer(fault).await;
+            }
+            ended
+        })
+    }
+}
+
+struct Running<'a> {
+    job: &'a IntakeJob,
+    context: Context,
+    outlet: Outlet,
+    encoder: Encoder,
+    letters: TopicInfo,
+    source: Option<Box<dyn SourceTask>>,
+    /// The position behind the last intake.
+    position: Option<Position>,
+    /// The position of the last commit that succeeded.
+    committed: Option<Position>,
+    flight: Flight<Note>,
+    /// Commits that did not succeed, oldest first.
+    failed: VecDeque<(Note, Outcome)>,
+    /// Spreads rows over a topic without a key.
+    turn: u32,
+}
+
+impl<'a> Running<'a> {
+    async fn open(job: &'a IntakeJob, context: Context) -> Result<Self, Fault> {
+        let def = &job.def;
+        let find = |name| context.log.topic(name).ok_or_else(|| Fault::Failed(format!("there is no topic `{name}`")));
+        let info = find(&def.to)?;
+        let letters = find(&job.topics.letters)?;
+        let schema = &job.planned.spec.schema;
+        let outlet = Outlet::new(info, schema, false).map_err(Fault::Failed)?;
+        let encoder = Encoder::new(schema, Decimals::Numbers);
+        let id = &context.task.id;
+        let committed = context.log.position(id, &def.name).await.map_err(|e| Fault::log(&e))?;
+        let kept = job.kept.lock().remove(&id.partition.0).filter(|kept| kept.committed == committed);
+        let (source, held, position) = match kept {
+            Some(kept) => (kept.source, kept.held, kept.position),
+            None => {
+                let source = def.source.open(id.partition, committed.clone()).await.map_err(|e| trouble(&e))?;
+                (source, VecDeque::new(), committed.clone())
+            }
+        };
+        let mut running = Self {
+            job,
+            outlet,
+            encoder,
+            letters,
+            source: Some(source),
+            position,
+            committed,
+            flight: Flight::new(&context),
+            failed: VecDeque::new(),
+            turn: id.partition.0,
+            context,
+        };
+        for mut note in held {
+            note.commit.epoch = running.context.task.epoch;
+            running.send(note);
+        }
+        Ok(running)
+    }
+
+    async fn run(&mut self) -> Result<End, Fault> {
+        loop {
+            match self.context.control.leave() {
+                Leave::Stay => {}
+                Leave::Now => return Ok(End::Left),
+                Leave::Boundary | Leave::Finish => {
+                    self.settle().await?;
+                    return Ok(End::Left);
+                }
+            }
+            if self.context.control.paused() {
+                self.settle().await?;
+                self.context.shared.set(State::Paused);
+                self.context.control.changed().await;
+                continue;
+            }
+            self.context.meet_injected_fault();
+            let Some(source) = self.source.as_mut() else { return Ok(End::Left) };
+            let full = self.flight.is_full();
+            let read = tokio::select! {
+                biased;
+                (outcome, note) = self.flight.next() => {
+                    self.settled(outcome, note)?;
+                    continue;
+                }
+                () = self.context.control.changed() => continue,
+                read = source.next(), if !full => read.map_err(|e| trouble(&e))?,
+            };
+            match read {
+                SourceRead::Intake(intake) => {
+                    let begun = Instant::now();
+                    let note = self.take(*intake)?;
+                    if let Some(note) = note {
+                        self.send(note);
+                    }
+                    self.context.meters.busy(begun.elapsed());
+                }
+                SourceRead::Finished => {
+                    self.settle().await?;
+                    return Ok(End::Finished);
+                }
+            }
+        }
+    }
+
+    async fn settle(&mut self) -> Result<(), Fault> {
+        while !self.flight.is_empty() {
+            let (outcome, note) = self.flight.next().await;
+            self.settled(outcome, note)?;
+        }
+        Ok(())
+    }
+
+    fn settled(&mut self, outcome: Outcome, note: Note) -> Result<(), Fault> {
+        match outcome {
+            Outcome::Committed(committed) => {
+                self.context.shared.set(State::Running);
+                if let Some(last) = note.commit.consumed.last() {
+                    self.committed = Some(last.to.clone());
+                }
+                durable(note, &committed);
+                Ok(())
+            }
+            outcome => {
+                self.failed.push_back((note, outcome.clone()));
+                judge(outcome, self.context.log.as_ref()).map(|_| ())
+            }
+        }
+    }
+
+    /// Splits an intake into the appends of one commit. `None`: there is nothing to commit.
+    fn take(&mut self, intake: Intake) -> Result<Option<Note>, Fault> {
+        let now_us = self.context.clock.now_us();
+        let broken = |e: &dyn std::fmt::Display| Fault::Failed(format!("the source's rows do not fit: {e}"));
+        let schema = &self.job.planned.spec.schema;
+        let rows = schema.with_system(&intake.rows, now_us).map_err(|e| broken(&e))?;
+        self.turn = self.turn.wrapping_add(1);
+        let placing = self.outlet.place(&rows, PartitionId(self.turn)).map_err(|e| broken(&e))?;
+
+        let events = rows.num_rows() + intake.refused.len();
+        let mut tally = Tally { events_in: events as u64, ..Tally::default() };
+        let mut commit = commit_of(&self.context);
+        commit.class = Class::Intake;
+        let wanted = intake.receipt.is_some();
+        let mut fates: Vec<Option<Fate>> = Vec::new();
+        if wanted {
+            fates.resize_with(rows.num_rows(), || None);
+        }
+        for (append, placed) in placing.placed.into_iter().enumerate() {
+            if wanted {
+                for at in 0..placed.rows.num_rows() {
+                    let row = placed.indices.as_ref().map_or(Some(at), |i| i.get(at).map(|row| *row as usize));
+                    if let Some(fate) = row.and_then(|row| fates.get_mut(row)) {
+                        *fate = Some(Fate::Append(append, at as u64));
+                    }
+                }
+            }
+            let info = &self.outlet.info;
+            tally.out(&info.spec.name, placed.rows.num_rows() as u64);
+            commit.appends.push(Append {
+                topic: info.spec.name.clone(),
+                partition: placed.partition,
+                schema_version: info.schema_version,
+                rows: placed.rows,
+                watermark: None,
+            });
+        }
+        let mut letters = Vec::new();
+        for (row, code, reason) in placing.refused {
+            letters.push(Letter {
+                code: code.to_owned(),
+                reason: reason.clone(),
+                event: self.encoder.encode_row(&rows, row as usize).ok(),
+                ingested_at: Some(now_us),
+                ..Letter::default()
+            });
+            if let Some(fate) = fates.get_mut(row as usize) {
+                *fate = Some(Fate::Refused(Refusal { code, reason }));
+            }
+        }
+        letters.extend(intake.refused.into_iter().map(|refused| Letter {
+            code: refused.code.to_owned(),
+            reason: refused.reason,
+            place: Some(refused.place),
+            raw: Some(refused.raw),
+            ingested_at: Some(now_us),
+            ..Letter::default()
+        }));
+        if !letters.is_empty() {
+            letters.iter().for_each(|letter| tally.dead_letter(&letter.code));
+            let rows = self.job.sender.rows(&letters, now_us).map_err(|e| broken(&e))?;
+            commit.appends.push(Append {
+                topic: self.letters.spec.name.clone(),
+                partition: self.context.task.id.partition,
+                schema_version: self.letters.schema_version,
+                rows,
+                watermark: None,
+            });
+        }
+        commit.appends.extend(intake.extra);
+        if let Some(to) = intake.position.filter(|to| self.position.as_ref() != Some(to)) {
+            let from = self.position.replace(to.clone());
+            commit.consumed.push(Consumed { input: self.job.def.name.clone(), from, to });
+        }
+        let lost = || Fate::Refused(Refusal { code: "lost", reason: "the row was not placed".to_owned() });
+        let fates = fates.into_iter().map(|fate| fate.unwrap_or_else(lost)).collect();
+        let note = Note { tally, receipt: intake.receipt.map(|sender| (sender, fates)), commit };
+        if note.commit.appends.is_empty() && note.commit.consumed.is_empty() {
+            note.answer(Receipt::Durable { rows: Vec::new() });
+            return Ok(None);
+        }
+        Ok(Some(note))
+    }
+
+    fn send(&mut self, note: Note) {
+        self.flight.send(note.commit.clone(), note.tally.clone(), note);
+    }
+
+    /// After a fault: waits for what is on its way, keeps what must not be lost, and tells the others.
+    async fn keep_or_answer(&mut self, fault: &Fault) {
+        while !self.flight.is_empty() {
+            let (outcome, note) = self.flight.next().await;
+            // The first failure decides; here only what it left is sorted.
+            drop(self.settled(outcome, note));
+        }
+        let short_of_space = matches!(fault, Fault::Space(_));
+        let disk_full = self.failed.iter().any(|(_, o)| matches!(o, Outcome::Aborted(AbortReason::DiskFull(_))));
+        let mut held = VecDeque::new();
+        for (note, outcome) in std::mem::take(&mut self.failed) {
+            match outcome {
+                Outcome::Unknown(reason) => note.answer(Receipt::Unknown { reason }),
+                _ if short_of_space && note.must_be_kept() => held.push_back(note),
+                Outcome::Aborted(reason) if short_of_space => {
+                    note.answer(Receipt::Backpressure { disk_full, reason: reason.to_string() });
+                }
+                Outcome::Aborted(reason) => note.answer(Receipt::Refused { reason: reason.to_string() }),
+                _ => note.answer(Receipt::Refused { reason: "the source has another owner now".to_owned() }),
+            }
+        }
+        if short_of_space && let Some(source) = self.source.take() {
+            let (position, committed) = (self.position.clone(), self.committed.clone());
+            let kept = Kept { source, held, position, committed };
+            self.job.kept.lock().insert(self.context.task.id.partition.0, kept);
+        }
+    }
+}
+
+/// Tells a caller where its rows stand.
+fn durable(note: Note, committed: &Committed) {
+    let Some((sender, fates)) = note.receipt else { return };
+    let rows = fates.into_iter().map(|fate| match fate {
+        Fate::Refused(refusal) => RowFate::Refused(refusal),
+        Fate::Append(append, behind) => RowFate::Placed {
+            partition: note.commit.appends.get(append).map_or(PartitionId(0), |a| a.partition),
+            offset: committed.offsets.get(append).copied().flatten().map(|o| millstream_event::Offset(o.0 + behind)),
+        },
+    });
+    if sender.send(Receipt::Durable { rows: rows.collect() }).is_err() {
+        tracing::debug!("nobody waits for the receipt any more");
+    }
 }

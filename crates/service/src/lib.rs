@@ -10,14 +10,19 @@ mod control;
 pub mod dead_letter;
 mod def;
 mod error;
+mod flight;
+mod inputs;
 mod intake;
+mod letters;
 mod lookup;
 mod meters;
 mod outlet;
+mod piece;
+mod placing;
+mod process;
+mod replayed;
 mod runner;
 mod service;
-#[doc(hidden)]
-pub mod shape;
 mod sink;
 mod source;
 mod status;
@@ -25,8 +30,8 @@ mod supervise;
 mod task;
 
 pub use millstream_event as event;
+pub use millstream_flow as flow;
 pub use millstream_log as log;
-pub use shape as flow;
 
 pub use clock::{Clock, SystemClock};
 pub use component::{INSTANCES_MAX, lag_of};

@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use crate::shape::{LookupSet, LookupTable};
 use millstream_event::Name;
+use millstream_flow::{LookupSet, LookupTable};
 use tokio::sync::watch;
 
 /// Where a lookup's table is published.

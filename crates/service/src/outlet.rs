@@ -1,7 +1,175 @@
-//! The loop of a sink's task (lands next).
-use crate::task::Job;
-use millstream_log::TopicInfo;
+//! The loop of a sink's task: read, write, and every so often prepare and commit positions and the sink's state together.
+
 use std::sync::Arc;
-pub(crate) fn job(_def: crate::SinkDef, _inputs: Vec<TopicInfo>) -> Arc<dyn Job> {
-    Arc::new(crate::service::Later)
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use millstream_event::Name;
+use millstream_log::{Consumed, Position, TopicInfo};
+
+use crate::control::Leave;
+use crate::def::{BATCH_ROWS_DEFAULT, SinkDef};
+use crate::error::ConnectError;
+use crate::flight::{commit_of, judge};
+use crate::inputs::{Inputs, Run, extend};
+use crate::meters::Tally;
+use crate::sink::SinkTask;
+use crate::status::State;
+use crate::task::{Context, End, Fault, Job};
+
+pub(crate) fn job(def: SinkDef, inputs: Vec<TopicInfo>) -> Arc<dyn Job> {
+    Arc::new(Outlet { def, inputs })
+}
+
+struct Outlet {
+    def: SinkDef,
+    inputs: Vec<TopicInfo>,
+}
+
+impl Job for Outlet {
+    fn run(self: Arc<Self>, context: Context) -> BoxFuture<'static, Result<End, Fault>> {
+        Box::pin(async move { Running::open(&self, context).await?.run().await })
+    }
+}
+
+struct Running<'a> {
+    def: &'a SinkDef,
+    context: Context,
+    topics: Vec<Name>,
+    inputs: Inputs,
+    sink: Box<dyn SinkTask>,
+    /// The state of the last commit.
+    state: Option<Position>,
+    unsaved: Unsaved,
+}
+
+/// What was written since the last commit.
+#[derive(Default)]
+struct Unsaved {
+    consumed: Vec<Consumed>,
+    rows: u64,
+    bytes: usize,
+    since: Option<Instant>,
+}
+
+/// How the sink's trouble shows in its task.
+pub(crate) fn trouble(error: &ConnectError) -> Fault {
+    if error.retryable() { Fault::Wait(error.to_string()) } else { Fault::Failed(error.to_string()) }
+}
+
+impl<'a> Running<'a> {
+    async fn open(outlet: &'a Outlet, context: Context) -> Result<Self, Fault> {
+        let def = &outlet.def;
+        let id = &context.task.id;
+        let has = |info: &&TopicInfo| info.spec.partitions > id.partition.0;
+        let topics: Vec<Name> = outlet.inputs.iter().filter(has).map(|i| i.spec.name.clone()).collect();
+        let inputs = Inputs::open(context.log.as_ref(), id, &topics).await?;
+        let state = context.log.position(id, &def.name).await.map_err(|e| Fault::log(&e))?;
+        let bytes: Option<Bytes> = match &state {
+            Some(Position::Opaque(bytes)) => Some(bytes.clone()),
+            _ => None,
+        };
+        let sink = def.sink.open(id.partition, bytes).await.map_err(|e| trouble(&e))?;
+        context.shared.set(State::Running);
+        Ok(Self { def, topics, inputs, sink, state, unsaved: Unsaved::default(), context })
+    }
+
+    async fn run(mut self) -> Result<End, Fault> {
+        loop {
+            match self.context.control.leave() {
+                Leave::Stay => {}
+                Leave::Now => return Ok(End::Left),
+                leave => {
+                    self.save(leave == Leave::Finish).await?;
+                    return Ok(End::Left);
+                }
+            }
+            if self.context.control.paused() {
+                self.save(false).await?;
+                self.context.shared.set(State::Paused);
+                self.context.control.changed().await;
+                continue;
+            }
+            self.context.shared.set(State::Running);
+            self.context.meet_injected_fault();
+            let runs = self.inputs.gather(BATCH_ROWS_DEFAULT).await?;
+            let idle = runs.is_empty();
+            for run in runs {
+                self.write(run).await?;
+            }
+            if self.due() {
+                self.save(false).await?;
+            } else if idle {
+                self.rest().await;
+            } else {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    async fn write(&mut self, run: Run) -> Result<(), Fault> {
+        let Some(topic) = self.topics.get(run.input) else { return Ok(()) };
+        let begun = Instant::now();
+        for batch in &run.batches {
+            self.sink.write(topic, batch).await.map_err(|e| trouble(&e))?;
+            self.unsaved.bytes += batch.rows.get_array_memory_size();
+        }
+        self.context.meters.busy(begun.elapsed());
+        self.unsaved.rows += run.rows() as u64;
+        self.unsaved.since.get_or_insert(begun);
+        extend(&mut self.unsaved.consumed, run.consumed);
+        Ok(())
+    }
+
+    fn left(&self) -> Option<Duration> {
+        self.unsaved.since.map(|since| self.def.sink.commit_every().saturating_sub(since.elapsed()))
+    }
+
+    fn due(&self) -> bool {
+        self.left().is_some_and(|left| left.is_zero()) || self.unsaved.bytes >= self.def.sink.commit_bytes()
+    }
+
+    /// Nothing to do: waits for events, for orders, or for the time to commit.
+    async fn rest(&mut self) {
+        let left = self.left();
+        let due = async {
+            match left {
+                Some(left) => tokio::time::sleep(left).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.inputs.changed() => {}
+            () = self.context.control.changed() => {}
+            () = due => {}
+        }
+    }
+
+    async fn save(&mut self, finish: bool) -> Result<(), Fault> {
+        if self.unsaved.since.is_none() && !finish {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let state = if finish { self.sink.finish().await } else { self.sink.prepare().await };
+        let state = state.map_err(|e| trouble(&e))?.map(Position::Opaque);
+        self.context.meters.busy(begun.elapsed());
+        let unsaved = std::mem::take(&mut self.unsaved);
+        let mut commit = commit_of(&self.context);
+        commit.consumed = unsaved.consumed;
+        if let Some(to) = state.filter(|state| self.state.as_ref() != Some(state)) {
+            let from = self.state.replace(to.clone());
+            commit.consumed.push(Consumed { input: self.def.name.clone(), from, to });
+        }
+        if !commit.consumed.is_empty() {
+            let mut tally = Tally { events_in: unsaved.rows, ..Tally::default() };
+            tally.out(&self.def.name, unsaved.rows);
+            let begun = Instant::now();
+            let outcome = self.context.log.commit(commit).await;
+            judge(outcome, self.context.log.as_ref())?;
+            self.context.meters.committed(&tally, begun.elapsed());
+            self.context.committed();
+        }
+        self.sink.committed().await.map_err(|e| trouble(&e))
+    }
 }

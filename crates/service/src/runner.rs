@@ -113,6 +113,7 @@ impl Runner {
         let name = def.name.clone();
         self.vacant(&name)?;
         let to = self.infos(&name, std::slice::from_ref(&def.to))?;
+        let to_info = to.first().ok_or_else(|| wrong(&name, "it fills no topic"))?;
         let tasks = def.source.tasks().max(1);
         let own = dead_letter::source_topics(&name, tasks).map_err(|e| wrong(&name, &e.to_string()))?;
         for spec in own.into_iter().chain(def.source.internal_topics()) {
@@ -126,7 +127,7 @@ impl Runner {
             tasks,
             inputs: Vec::new(),
             instances: 1,
-            job: crate::intake::job(def, to)?,
+            job: crate::intake::job(def, to_info)?,
         };
         self.start(parts, None).await
     }

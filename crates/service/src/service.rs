@@ -1,20 +1,322 @@
-//! The loop of a service's task (lands next).
-use crate::task::{Context, End, Fault, Job};
-use futures::future::BoxFuture;
-use millstream_log::TopicInfo;
-use std::sync::Arc;
+//! The loop of a service's task: take what is there, process it, hand the commit over, go on while it is made durable.
+//!
+//! Never waits to fill a batch: at low load one event is one commit, at high load a batch is what came in while the one
+//! before was worked on. A commit that only moves positions (every event was filtered) waits a moment for company.
 
-pub(crate) fn job(_def: crate::ServiceDef, _inputs: Vec<TopicInfo>) -> Result<Arc<dyn Job>, crate::Error> {
-    Ok(Arc::new(Later))
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use millstream_event::{Name, PartitionId};
+use millstream_flow::LookupSet;
+use millstream_log::{Append, Consumed, TopicInfo};
+
+use crate::Error;
+use crate::control::Leave;
+use crate::dead_letter::Topics;
+use crate::def::ServiceDef;
+use crate::flight::{Flight, commit_of};
+use crate::inputs::{Inputs, Run, extend};
+use crate::letters::Sender;
+use crate::lookup::Lookups;
+use crate::meters::Tally;
+use crate::piece::{Piece, pieces};
+use crate::process::{Plan, Staged};
+use crate::replayed;
+use crate::status::State;
+use crate::supervise::message_of;
+use crate::task::{Context, End, Fault, Job};
+
+/// How long a commit that only moves positions waits for company.
+const POSITIONS_WAIT: Duration = Duration::from_millis(25);
+
+/// After so many panics without a commit between them the next batch is halved until the event that kills is alone.
+const DEATHS_BEFORE_ISOLATION: u32 = 3;
+
+pub(crate) fn job(def: ServiceDef, inputs: Vec<TopicInfo>) -> Result<Arc<dyn Job>, Error> {
+    let wrong = |why: String| Error::Definition { name: def.name.clone(), why };
+    let topics = Topics::of(&def.name).map_err(|e| wrong(e.to_string()))?;
+    let lead = inputs.first().ok_or_else(|| wrong("it has no input".into()))?.clone();
+    if let Some(other) = inputs.iter().find(|i| i.spec.schema != lead.spec.schema) {
+        return Err(wrong(format!(
+            "its inputs must have the same columns; `{}` has ({}), `{}` has ({})",
+            lead.spec.name, lead.spec.schema, other.spec.name, other.spec.schema
+        )));
+    }
+    let sender = Sender::new(&def.name, &def.version);
+    Ok(Arc::new(Service { def: Arc::new(def), lead, topics, sender }))
 }
 
-pub(crate) struct Later;
-impl Job for Later {
+struct Service {
+    def: Arc<ServiceDef>,
+    /// The first input as it was when the service was started: what it is planned against.
+    lead: TopicInfo,
+    topics: Topics,
+    sender: Sender,
+}
+
+impl Service {
+    /// Prepares the definition for the topics as they are now.
+    fn plan(&self, context: &Context) -> Result<Plan, String> {
+        Plan::new(Arc::clone(&self.def), &self.lead, &|name| context.log.topic(name))
+    }
+}
+
+impl Job for Service {
     fn run(self: Arc<Self>, context: Context) -> BoxFuture<'static, Result<End, Fault>> {
         Box::pin(async move {
-            context.meet_injected_fault();
-            let _unused = (&context.log, &context.clock, context.commits_in_flight, &context.shared.deaths);
-            Err(Fault::Failed("this kind of task lands next".into()))
+            let mut running = Running::open(&self, context).await?;
+            let ended = running.run().await;
+            if ended.is_err() {
+                // The commits behind the failed one fail because of it; the position is read after them.
+                drop(running.flight.drain().await);
+            }
+            ended
         })
+    }
+}
+
+struct Running<'a> {
+    service: &'a Service,
+    context: Context,
+    plan: Plan,
+    /// The topics of `inputs`; the last is the service's own replay topic.
+    topics: Vec<Name>,
+    letters: TopicInfo,
+    inputs: Inputs,
+    lookups: Lookups,
+    flight: Flight<()>,
+    held: Held,
+    /// The next batch is suspected to hold an event that kills.
+    suspicious: bool,
+}
+
+/// Positions that moved without anything to append.
+#[derive(Default)]
+struct Held {
+    consumed: Vec<Consumed>,
+    tally: Tally,
+    since: Option<Instant>,
+}
+
+impl<'a> Running<'a> {
+    async fn open(service: &'a Service, context: Context) -> Result<Self, Fault> {
+        let plan = service.plan(&context).map_err(Fault::Failed)?;
+        let gone = || Fault::Failed(format!("there is no topic `{}`", service.topics.letters));
+        let letters = context.log.topic(&service.topics.letters).ok_or_else(gone)?;
+        let mut topics = service.def.inputs.clone();
+        topics.push(service.topics.replay.clone());
+        let inputs = Inputs::open(context.log.as_ref(), &context.task.id, &topics).await?;
+        context.shared.set(State::Running);
+        Ok(Self {
+            plan,
+            letters,
+            inputs,
+            topics,
+            lookups: Lookups::new(&service.def.lookups),
+            flight: Flight::new(&context),
+            held: Held::default(),
+            suspicious: context.shared.deaths.load(Ordering::Acquire) >= DEATHS_BEFORE_ISOLATION,
+            service,
+            context,
+        })
+    }
+
+    async fn run(&mut self) -> Result<End, Fault> {
+        loop {
+            match self.context.control.leave() {
+                Leave::Stay => {}
+                Leave::Now => return Ok(End::Left),
+                Leave::Boundary | Leave::Finish => {
+                    self.settle().await?;
+                    return Ok(End::Left);
+                }
+            }
+            if self.context.control.paused() {
+                self.settle().await?;
+                self.context.shared.set(State::Paused);
+                self.context.control.changed().await;
+                continue;
+            }
+            self.context.meet_injected_fault();
+            let lookups = match self.lookups.snapshot() {
+                Ok(lookups) => lookups.clone(),
+                Err(reason) => {
+                    self.wait_for_lookups(reason).await?;
+                    continue;
+                }
+            };
+            self.context.shared.set(State::Running);
+            while self.flight.is_full() {
+                self.flight.settle_one().await?;
+            }
+            let runs = self.inputs.gather(self.service.def.batch_rows_max.max(1)).await?;
+            if runs.is_empty() {
+                self.rest().await?;
+                continue;
+            }
+            let begun = Instant::now();
+            self.step(runs, &lookups)?;
+            self.context.meters.busy(begun.elapsed());
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn wait_for_lookups(&mut self, reason: String) -> Result<(), Fault> {
+        self.settle().await?;
+        self.context.shared.set(State::Waiting { reason });
+        tokio::select! {
+            () = self.lookups.changed() => {}
+            () = self.context.control.changed() => {}
+        }
+        Ok(())
+    }
+
+    /// Brings everything that was done into the log.
+    async fn settle(&mut self) -> Result<(), Fault> {
+        self.release();
+        self.flight.drain().await
+    }
+
+    /// Nothing to read: waits for events, for orders, for commits, or for the time to move positions.
+    async fn rest(&mut self) -> Result<(), Fault> {
+        let left = self.held.since.map(|since| POSITIONS_WAIT.saturating_sub(since.elapsed()));
+        let due = async {
+            match left {
+                Some(left) => tokio::time::sleep(left).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            settled = self.flight.settle_one() => { settled?; }
+            () = self.inputs.changed() => {}
+            () = self.context.control.changed() => {}
+            () = due => self.release(),
+        }
+        Ok(())
+    }
+
+    /// Processes what was read and hands the commit over.
+    fn step(&mut self, runs: Vec<Run>, lookups: &LookupSet) -> Result<(), Fault> {
+        let mut staged = Staged::default();
+        for run in &runs {
+            staged.tally.events_in += run.rows() as u64;
+            for piece in self.pieces(run, &mut staged).map_err(Fault::Failed)? {
+                self.process(&piece, lookups, &mut staged).map_err(Fault::Failed)?;
+            }
+        }
+        let rows: usize = runs.iter().map(Run::rows).sum();
+        self.suspicious &= rows == 0;
+        for run in runs {
+            extend(&mut self.held.consumed, run.consumed);
+        }
+        self.held.tally.add(std::mem::take(&mut staged.tally));
+        if staged.appends.is_empty() && staged.letters.is_empty() {
+            let since = *self.held.since.get_or_insert_with(Instant::now);
+            if since.elapsed() >= POSITIONS_WAIT && !self.flight.is_full() {
+                self.release();
+            }
+            return Ok(());
+        }
+        let appends = self.appends(staged)?;
+        self.send(appends);
+        Ok(())
+    }
+
+    fn pieces(&self, run: &Run, staged: &mut Staged) -> Result<Vec<Piece>, String> {
+        let Some(topic) = self.topics.get(run.input) else { return Ok(Vec::new()) };
+        if *topic != self.service.topics.replay {
+            let partition = self.context.task.id.partition;
+            return pieces(topic, partition, self.plan.schema(), &run.batches).map_err(|e| e.to_string());
+        }
+        let mut made = Vec::new();
+        for batch in &run.batches {
+            let (piece, letters) = replayed::piece(&batch.rows, self.plan.schema())?;
+            staged.letters.extend(letters);
+            made.push(piece);
+        }
+        Ok(made)
+    }
+
+    fn process(&self, piece: &Piece, lookups: &LookupSet, staged: &mut Staged) -> Result<(), String> {
+        if piece.rows.num_rows() == 0 {
+            return Ok(());
+        }
+        let from = self.context.task.id.partition;
+        if self.suspicious {
+            self.isolate(piece, from, lookups, staged)
+        } else {
+            self.plan.process(piece, from, lookups, staged)
+        }
+    }
+
+    /// Processes a piece in which an event kills: halves it until that event is alone, which becomes a dead letter.
+    fn isolate(
+        &self,
+        piece: &Piece,
+        from: PartitionId,
+        lookups: &LookupSet,
+        staged: &mut Staged,
+    ) -> Result<(), String> {
+        let attempt = catch_unwind(AssertUnwindSafe(|| {
+            let mut staged = Staged::default();
+            self.plan.process(piece, from, lookups, &mut staged).map(|()| staged)
+        }));
+        let rows = piece.rows.num_rows();
+        match attempt {
+            Ok(done) => {
+                let done = done?;
+                staged.appends.extend(done.appends);
+                staged.letters.extend(done.letters);
+                staged.tally.add(done.tally);
+            }
+            Err(payload) if rows == 1 => {
+                let reason = format!("the service panicked on this event: {}", message_of(payload.as_ref()));
+                staged.letters.push(self.plan.panic_letter(piece, reason));
+            }
+            Err(_) => {
+                let half = rows / 2;
+                self.isolate(&piece.slice(0, half), from, lookups, staged)?;
+                self.isolate(&piece.slice(half, rows - half), from, lookups, staged)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn appends(&mut self, staged: Staged) -> Result<Vec<Append>, Fault> {
+        let mut appends = Vec::with_capacity(staged.appends.len() + 1);
+        for (topic, schema_version, partition, rows) in staged.appends {
+            appends.push(Append { topic, partition, schema_version, rows, watermark: None });
+        }
+        if !staged.letters.is_empty() {
+            staged.letters.iter().for_each(|letter| self.held.tally.dead_letter(&letter.code));
+            let rows = self.service.sender.rows(&staged.letters, self.context.clock.now_us());
+            appends.push(Append {
+                topic: self.letters.spec.name.clone(),
+                partition: self.context.task.id.partition,
+                schema_version: self.letters.schema_version,
+                rows: rows.map_err(|e| Fault::Failed(e.to_string()))?,
+                watermark: None,
+            });
+        }
+        Ok(appends)
+    }
+
+    /// Hands over positions that wait.
+    fn release(&mut self) {
+        if !self.held.consumed.is_empty() {
+            self.send(Vec::new());
+        }
+    }
+
+    fn send(&mut self, appends: Vec<Append>) {
+        let held = std::mem::take(&mut self.held);
+        let mut commit = commit_of(&self.context);
+        commit.consumed = held.consumed;
+        commit.appends = appends;
+        self.flight.send(commit, held.tally, ());
     }
 }

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use millstream_log::Task;
 use tokio::runtime::Handle as Runtime;
@@ -14,6 +15,9 @@ use crate::control::Control;
 use crate::meters::add;
 use crate::status::State;
 use crate::task::{Context, End, Fault, Job};
+
+/// The longest pause while the log has no room.
+const SPACE_PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// Runs a task until it is told to leave.
 pub(crate) async fn supervise(job: Arc<dyn Job>, mut context: Context, compute: Runtime) {
@@ -36,6 +40,11 @@ pub(crate) async fn supervise(job: Arc<dyn Job>, mut context: Context, compute: 
         }
         if context.shared.progressed.swap(false, Ordering::AcqRel) {
             backoff.reset();
+            context.shared.deaths.store(0, Ordering::Release);
+        }
+        if matches!(fault, Fault::Panic(_)) {
+            add(&context.meters.panics, 1);
+            context.shared.deaths.fetch_add(1, Ordering::AcqRel);
         }
         if !wait(&mut context, &fault, &mut backoff).await {
             return context.shared.set(State::Stopped);
@@ -75,7 +84,7 @@ async fn settle(context: &Context) {
 async fn wait(context: &mut Context, fault: &Fault, backoff: &mut Backoff) -> bool {
     let task = &context.task.id;
     let state = match fault {
-        Fault::Wait(reason) => {
+        Fault::Wait(reason) | Fault::Space(reason) => {
             tracing::warn!(%task, %reason, "waiting");
             State::Waiting { reason: reason.clone() }
         }
@@ -84,7 +93,6 @@ async fn wait(context: &mut Context, fault: &Fault, backoff: &mut Backoff) -> bo
             State::Restarting { reason: reason.clone() }
         }
         Fault::Panic(reason) => {
-            add(&context.meters.panics, 1);
             tracing::error!(%task, %reason, "the task panicked and starts again from its last commit");
             State::Restarting { reason: format!("panic: {reason}") }
         }
@@ -92,16 +100,19 @@ async fn wait(context: &mut Context, fault: &Fault, backoff: &mut Backoff) -> bo
             tracing::error!(%task, %reason, "the task stopped; mend the cause and resume");
             State::Failed { reason: reason.clone() }
         }
-        Fault::Fenced => {
-            lost(context).await;
-            return false;
-        }
+        // Whether the task is really somebody else's, the new epoch tells.
+        Fault::Fenced => State::Restarting { reason: "the log refused the task's epoch".into() },
     };
     context.shared.set(state);
     if matches!(fault, Fault::Failed(_)) {
         return resumed(&mut context.control).await;
     }
-    let pause = tokio::time::sleep(backoff.pause());
+    let mut pause = backoff.pause();
+    if matches!(fault, Fault::Space(_)) {
+        // Callers of a source wait meanwhile, and asking the log costs nothing.
+        pause = pause.min(SPACE_PAUSE_MAX);
+    }
+    let pause = tokio::time::sleep(pause);
     let before = context.control.resumes();
     let control = &mut context.control;
     let told = async {

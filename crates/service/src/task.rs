@@ -33,6 +33,8 @@ pub(crate) enum End {
 pub(crate) enum Fault {
     /// Something outside is missing or full: wait, then go on from the last commit.
     Wait(String),
+    /// The log has no room: wait, but not long, then go on from the last commit.
+    Space(String),
     /// The log refused a commit, or what was known is stale: go on from the last commit.
     Again(String),
     /// The work panicked.
@@ -47,7 +49,7 @@ impl Fault {
     /// What an aborted commit means for its task.
     pub(crate) fn aborted(reason: &AbortReason) -> Self {
         match reason {
-            reason if reason.retryable() => Self::Wait(reason.to_string()),
+            reason if reason.retryable() => Self::Space(reason.to_string()),
             AbortReason::Stopped(_) => Self::Failed(reason.to_string()),
             reason => Self::Again(reason.to_string()),
         }
@@ -55,7 +57,12 @@ impl Fault {
 
     /// What an error of the log means for a task.
     pub(crate) fn log(error: &millstream_log::Error) -> Self {
-        if error.retryable() { Self::Wait(error.to_string()) } else { Self::Failed(error.to_string()) }
+        match error {
+            // Retention was faster than the reader: opening again goes on at what is left, and says so.
+            millstream_log::Error::OutOfRange { .. } => Self::Again(error.to_string()),
+            error if error.retryable() => Self::Wait(error.to_string()),
+            error => Self::Failed(error.to_string()),
+        }
     }
 }
 
@@ -83,16 +90,8 @@ pub(crate) struct Shared {
     pub(crate) progressed: AtomicBool,
     /// Commits that a panicking task left on their way.
     pub(crate) leftovers: Mutex<Vec<Pending>>,
-    /// The place where the task panicked last and how often it did there.
-    pub(crate) deaths: Mutex<Deaths>,
-}
-
-/// Panics at one place.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(crate) struct Deaths {
-    /// What was being worked on; empty where nothing was.
-    pub(crate) place: Vec<u64>,
-    pub(crate) count: u32,
+    /// Panics without a commit between them.
+    pub(crate) deaths: AtomicU32,
 }
 
 impl Shared {
@@ -101,7 +100,7 @@ impl Shared {
             state: Mutex::new(State::Starting),
             progressed: AtomicBool::new(false),
             leftovers: Mutex::new(Vec::new()),
-            deaths: Mutex::new(Deaths::default()),
+            deaths: AtomicU32::new(0),
         }
     }
 

@@ -1,0 +1,172 @@
+//! Where rows of a topic go: to the partition of their key, or, where nothing changed hands, to the partition they come
+//! from without hashing or splitting.
+
+use std::sync::Arc;
+
+use arrow_array::{Array, RecordBatchOptions};
+use arrow_array::{ArrayRef, BooleanArray, RecordBatch, new_null_array};
+use arrow_schema::ArrowError;
+use millstream_event::{ConformError, PartitionId, Partitioner, Schema};
+use millstream_log::TopicInfo;
+
+/// The way into one topic.
+#[derive(Debug)]
+pub(crate) struct Outlet {
+    pub(crate) info: TopicInfo,
+    placement: Placement,
+    fit: Fit,
+}
+
+#[derive(Debug)]
+enum Placement {
+    /// The partition that the rows come from.
+    Stay,
+    /// By key.
+    Split(Partitioner),
+}
+
+/// How rows get the topic's columns.
+#[derive(Debug)]
+enum Fit {
+    /// They have them.
+    Same,
+    /// By name; not all of them may be null.
+    ByName,
+}
+
+/// Rows for one partition, with their numbers among the rows placed; `None`: all, in order.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    pub(crate) partition: PartitionId,
+    pub(crate) rows: RecordBatch,
+    pub(crate) indices: Option<Vec<u32>>,
+}
+
+/// Rows and the rows among them that cannot be placed, with code and reason.
+#[derive(Debug, Default)]
+pub(crate) struct Placing {
+    pub(crate) placed: Vec<Placed>,
+    pub(crate) refused: Vec<(u32, &'static str, String)>,
+}
+
+impl Outlet {
+    /// The way of rows with the columns of `schema` into a topic. `kept`: the rows' key and partition are those of the
+    /// topic already, see [`keeps_place`].
+    pub(crate) fn new(info: TopicInfo, schema: &Schema, kept: bool) -> Result<Self, String> {
+        let spec = &info.spec;
+        let fit = if *schema == spec.schema { Fit::Same } else { by_name(schema, &info)? };
+        let placement = if spec.key.is_empty() || kept {
+            Placement::Stay
+        } else {
+            let partitioner = Partitioner::new(&spec.schema, &spec.key, spec.partitions);
+            Placement::Split(partitioner.map_err(|e| format!("topic `{}`: {e}", spec.name))?)
+        };
+        Ok(Self { info, placement, fit })
+    }
+
+    /// Places rows that come from the partition `from` of the input.
+    pub(crate) fn place(&self, rows: &RecordBatch, from: PartitionId) -> Result<Placing, ConformError> {
+        let mut refused = Vec::new();
+        let (rows, kept) = match self.fit {
+            Fit::Same => (rows.clone(), None),
+            Fit::ByName => fitted(rows, &self.info.spec.schema, &mut refused)?,
+        };
+        let mut placed = Vec::new();
+        match &self.placement {
+            Placement::Stay if rows.num_rows() == 0 => {}
+            Placement::Stay => {
+                let partition = PartitionId(from.0 % self.info.spec.partitions.max(1));
+                placed.push(Placed { partition, rows, indices: kept });
+            }
+            Placement::Split(partitioner) => {
+                let split = partitioner.split(&rows)?;
+                let original = |row: u32| match &kept {
+                    Some(kept) => kept.get(row as usize).copied().unwrap_or(row),
+                    None => row,
+                };
+                let key = self.info.spec.key.join(", ");
+                for row in split.null_rows {
+                    let reason = format!("the key of topic `{}` ({key}) is null", self.info.spec.name);
+                    refused.push((original(row), "key-null", reason));
+                }
+                placed.extend(split.parts.into_iter().map(|part| Placed {
+                    partition: part.partition,
+                    rows: part.rows,
+                    indices: Some(part.indices.into_iter().map(original).collect()),
+                }));
+            }
+        }
+        Ok(Placing { placed, refused })
+    }
+}
+
+/// Whether rows keep their partition on the way from `input` to `output`: as many partitions, and the output's key is the
+/// input's key, each column unchanged. `through` names the output column that is an input column unchanged.
+pub(crate) fn keeps_place(input: &TopicInfo, output: &TopicInfo, through: &dyn Fn(&str) -> Option<String>) -> bool {
+    let (input, output) = (&input.spec, &output.spec);
+    input.partitions == output.partitions
+        && !input.key.is_empty()
+        && input.key.len() == output.key.len()
+        && input.key.iter().zip(&output.key).all(|(i, o)| through(i).as_deref() == Some(o))
+}
+
+fn by_name(schema: &Schema, info: &TopicInfo) -> Result<Fit, String> {
+    for wanted in info.spec.schema.columns() {
+        let topic = &info.spec.name;
+        match schema.column(&wanted.name) {
+            Some((_, have)) if have.kind == wanted.kind => {}
+            Some((_, have)) => return Err(format!("topic `{topic}` has `{wanted}`, what is written has `{have}`")),
+            None if wanted.nullable => {}
+            None => return Err(format!("topic `{topic}` needs `{wanted}`, which is not written")),
+        }
+    }
+    Ok(Fit::ByName)
+}
+
+/// Rows with the physical columns of `schema`, found by name; rows that have a null where none may be are refused. Also
+/// the numbers of the rows left, where some were refused.
+fn fitted(
+    rows: &RecordBatch,
+    schema: &Schema,
+    refused: &mut Vec<(u32, &'static str, String)>,
+) -> Result<(RecordBatch, Option<Vec<u32>>), ConformError> {
+    let mut bad = vec![false; rows.num_rows()];
+    for column in schema.columns().iter().filter(|c| !c.nullable) {
+        let Some(nulls) = rows.column_by_name(&column.name).and_then(|values| values.nulls().cloned()) else {
+            continue;
+        };
+        for (row, bad) in bad.iter_mut().enumerate().filter(|(row, _)| nulls.is_null(*row)) {
+            if !std::mem::replace(bad, true) {
+                let reason = format!("column `{}` must have a value ({column})", column.name);
+                refused.push((row as u32, "value-missing", reason));
+            }
+        }
+    }
+    let mut kept = None;
+    let mut rows = rows.clone();
+    if bad.contains(&true) {
+        kept = Some((0_u32..).zip(&bad).filter(|(_, bad)| !**bad).map(|(row, _)| row).collect());
+        rows = filter(&rows, &bad.iter().map(|bad| !bad).collect::<Vec<_>>().into())?;
+    }
+    Ok((columns_of(&rows, schema)?, kept))
+}
+
+/// The physical columns of `schema`, found by name in `rows`; missing ones are null. Nothing is copied.
+pub(crate) fn columns_of(rows: &RecordBatch, schema: &Schema) -> Result<RecordBatch, ArrowError> {
+    if Arc::ptr_eq(rows.schema_ref(), schema.physical()) {
+        return Ok(rows.clone());
+    }
+    let count = rows.num_rows();
+    let find = |field: &arrow_schema::FieldRef| -> ArrayRef {
+        let found = rows.column_by_name(field.name()).cloned();
+        found.unwrap_or_else(|| new_null_array(field.data_type(), count))
+    };
+    let columns = schema.physical().fields().iter().map(find).collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(count));
+    RecordBatch::try_new_with_options(Arc::clone(schema.physical()), columns, &options)
+}
+
+/// The rows that are true.
+pub(crate) fn filter(rows: &RecordBatch, keep: &BooleanArray) -> Result<RecordBatch, ArrowError> {
+    arrow_select::filter::filter_record_batch(rows, keep)
+}

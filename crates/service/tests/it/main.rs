@@ -1,0 +1,7 @@
+//! The life of tasks on a whole log, from the outside.
+
+mod bed;
+mod exactly_once;
+mod failures;
+mod steps;
+mod supervision;
