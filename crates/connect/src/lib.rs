@@ -1,1 +1,36 @@
-//! sources, sinks and lookups that touch the outside
+//! Sources, sinks and lookups: where a pipeline touches the outside.
+//!
+//! | part | guarantee |
+//! | --- | --- |
+//! | [`generate`] | exactly once: the position is the event's number |
+//! | [`file`] | exactly once: the position is a byte of a file |
+//! | [`stdin`] | at most once across a crash: a pipe cannot be read again |
+//! | [`http`] | answered when durable; with an `Idempotency-Key` a retried request counts once |
+//! | [`file_sink`] | exactly once |
+//! | [`stdout`] | at least once |
+//! | [`lookup`] | a table is swapped whole; not part of a commit |
+//!
+//! This crate implements the traits of `millstream_service`. It reads no YAML, opens no listener (the node mounts the
+//! router of an HTTP source) and decides nothing about retries: it says whether an error is temporary.
+
+pub mod decode;
+mod encode;
+pub mod file;
+pub mod file_sink;
+pub mod generate;
+//http pub mod http;
+//lookup pub mod lookup;
+pub mod stdin;
+pub mod stdout;
+
+pub use millstream_service as service;
+pub use millstream_service::event;
+
+pub use decode::Format;
+pub use file::{Compression, FileSource};
+pub use file_sink::FileSink;
+pub use generate::GenerateSource;
+//http pub use http::HttpSource;
+//lookup pub use lookup::FileLookup;
+pub use stdin::StdinSource;
+pub use stdout::StdoutSink;
