@@ -6,7 +6,8 @@ use std::str::FromStr;
 use arrow_array::RecordBatch;
 use bytes::Bytes;
 
-use crate::event::{self, Decoded, LINE_BYTES_MAX, Refused, Schema, Unknown, csv, json};
+use crate::csv;
+use crate::event::{self, Decoded, LINE_BYTES_MAX, Refused, Schema, Unknown, json};
 use crate::service::{ConnectError, Refusal, RefusedEvent};
 
 /// The most bytes of a refused event that its dead letter keeps: the rest of a longer one is cut off, and its reason
@@ -53,7 +54,6 @@ impl FromStr for Format {
 }
 
 /// A decoder of one format, fed with a stream of bytes in parts.
-#[derive(Debug)]
 pub(crate) enum Decode {
     Ndjson(Box<json::Decoder>),
     Csv(Box<csv::Decoder>),

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 
+use crate::csv;
 use crate::decode::Format;
-use crate::event::{Column, Schema, csv, json};
+use crate::event::{Column, Schema, json};
 use crate::service::ConnectError;
 
 /// An encoder for the columns it saw last.
@@ -66,6 +67,7 @@ impl Encode {
 fn user_schema(columns: &SchemaRef) -> Result<Schema, ConnectError> {
     let fault = |what: String| ConnectError::permanent(format!("the events cannot be written: {what}"));
     let user = columns.fields().iter().filter(|f| !f.name().starts_with("__"));
-    let columns = user.map(|f| Column::from_arrow(f).ok_or_else(|| fault(format!("column `{}` has no type", f.name()))));
+    let columns =
+        user.map(|f| Column::from_arrow(f).ok_or_else(|| fault(format!("column `{}` has no type", f.name()))));
     Schema::new(columns.collect::<Result<_, _>>()?).map_err(|e| fault(e.to_string()))
 }

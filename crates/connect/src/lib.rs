@@ -13,6 +13,7 @@
 //! This crate implements the traits of `millstream_service`. It reads no YAML, opens no listener (the node mounts the
 //! router of an HTTP source) and decides nothing about retries: it says whether an error is temporary.
 
+mod csv;
 pub mod decode;
 mod encode;
 pub mod file;

@@ -11,8 +11,9 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
+use crate::csv;
 use crate::decode::{Decode, EVENT_BYTES_MAX, Format, refused, refused_event, too_long};
-use crate::event::{PartitionId, Schema, Unknown, csv};
+use crate::event::{PartitionId, Schema, Unknown};
 use crate::service::log::Position;
 use crate::service::{ConnectError, Intake, Source, SourceRead, SourceTask};
 
@@ -110,7 +111,8 @@ impl Stream<'_> {
             if consumed > 0 {
                 let refused = refused(NAME, self.lines, &self.buffer, &decoded.refused);
                 self.drop_front(consumed);
-                if !self.send(Intake { rows: decoded.rows, refused, position: None, extra: Vec::new(), receipt: None }) {
+                if !self.send(Intake { rows: decoded.rows, refused, position: None, extra: Vec::new(), receipt: None })
+                {
                     return Ok(());
                 }
             } else if self.buffer.len() >= EVENT_BYTES_MAX && !self.skip(&decode)? {
@@ -129,7 +131,8 @@ impl Stream<'_> {
         }
         loop {
             let fault = |e: String| ConnectError::permanent(format!("the header on standard input: {e}"));
-            let opened = csv::Decoder::open(schema, unknown, &self.buffer, self.ended).map_err(|e| fault(e.to_string()))?;
+            let opened =
+                csv::Decoder::open(schema, unknown, &self.buffer, self.ended).map_err(|e| fault(e.to_string()))?;
             if let Some((decoder, consumed)) = opened {
                 self.drop_front(consumed);
                 return Ok(Some(Decode::Csv(Box::new(decoder))));

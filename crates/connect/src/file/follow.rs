@@ -136,7 +136,8 @@ impl Reader {
     /// The file of a place under another name in its directory.
     fn elsewhere(&self, place: &FilePlace) -> Result<Option<(Input, Decode)>, Stop> {
         let path = self.pattern.path(&place.name);
-        let Some(directory) = path.parent().map(|d| if d.as_os_str().is_empty() { PathBuf::from(".") } else { d.into() })
+        let Some(directory) =
+            path.parent().map(|d| if d.as_os_str().is_empty() { PathBuf::from(".") } else { d.into() })
         else {
             return Ok(None);
         };
@@ -172,13 +173,19 @@ impl Reader {
         }
         let path = self.pattern.path(name);
         let grows = self.settings.compression.of(&path) == Compression::None;
-        let kept = watch.open.remove(name).filter(|o| o.input.place.inode == seen.inode && o.input.read_to() <= seen.size);
+        let kept =
+            watch.open.remove(name).filter(|o| o.input.place.inode == seen.inode && o.input.read_to() <= seen.size);
         let opened = match (kept, &place) {
             (Some(open), _) => Some((open.input, open.decode)),
             (None, Some(place)) => match self.resume(path.clone(), place)? {
                 Some(resumed) => Some(resumed),
                 None => {
-                    tracing::warn!(file = name, read = place.offset, size = seen.size, "truncated or replaced; begins anew");
+                    tracing::warn!(
+                        file = name,
+                        read = place.offset,
+                        size = seen.size,
+                        "truncated or replaced; begins anew"
+                    );
                     self.places.drop_file(name);
                     self.begin(path, name)?
                 }

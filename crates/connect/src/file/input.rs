@@ -152,8 +152,9 @@ impl Input {
     }
 
     fn fault(&self, doing: &str, e: &io::Error) -> ConnectError {
-        let damaged = matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other)
-            || e.kind() == io::ErrorKind::UnexpectedEof;
+        let damaged =
+            matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other)
+                || e.kind() == io::ErrorKind::UnexpectedEof;
         if self.compression != Compression::None && damaged && e.raw_os_error().is_none() {
             return ConnectError::permanent(format!(
                 "{} is damaged or incomplete as {}: {e}. Replace it by a whole one of the same content",

@@ -22,7 +22,6 @@ mod position;
 mod reader;
 mod source;
 
-
 use std::fmt;
 use std::io;
 use std::path::Path;

@@ -10,8 +10,9 @@ use super::input::{CHUNK_BYTES, HEADER_BYTES_MAX, Input};
 use super::pattern::Pattern;
 use super::position::Places;
 use super::{Settings, io_error};
+use crate::csv;
 use crate::decode::{Decode, EVENT_BYTES_MAX, Format, RAW_BYTES_MAX, refused, refused_event, too_long};
-use crate::event::{Schema, csv};
+use crate::event::Schema;
 use crate::service::{ConnectError, Intake, SourceRead};
 
 /// How many decoded parts may wait to be taken.
@@ -45,7 +46,11 @@ pub(crate) struct Reader {
 
 impl Reader {
     /// Starts reading at `places`.
-    pub(crate) fn start(settings: Settings, schema: Schema, places: Places) -> Result<mpsc::Receiver<Handed>, ConnectError> {
+    pub(crate) fn start(
+        settings: Settings,
+        schema: Schema,
+        places: Places,
+    ) -> Result<mpsc::Receiver<Handed>, ConnectError> {
         let pattern = Pattern::new(&settings.path)?;
         let (out, handed) = mpsc::channel(READ_AHEAD);
         let mut reader = Self { settings, pattern, places, schema, out };

@@ -15,7 +15,6 @@ use crate::service::{ConnectError, Refusal, Source, SourceRead, SourceTask};
 use arrow_array::RecordBatch;
 
 /// Reads files; see the [module](super).
-#[derive(Debug)]
 pub struct FileSource {
     settings: Settings,
     schema: Schema,

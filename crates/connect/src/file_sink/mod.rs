@@ -84,11 +84,7 @@ impl FileSink {
 }
 
 impl Sink for FileSink {
-    fn open(
-        &self,
-        task: PartitionId,
-        state: Option<Bytes>,
-    ) -> BoxFuture<'_, Result<Box<dyn SinkTask>, ConnectError>> {
+    fn open(&self, task: PartitionId, state: Option<Bytes>) -> BoxFuture<'_, Result<Box<dyn SinkTask>, ConnectError>> {
         let settings = self.settings.clone();
         async move {
             let opened = tokio::task::spawn_blocking(move || task::FileTask::open(settings, task, state.as_deref()));

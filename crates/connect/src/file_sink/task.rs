@@ -99,7 +99,8 @@ impl FileTask {
     }
 
     async fn flush_all(&mut self, close: bool) -> Result<Option<Bytes>, ConnectError> {
-        let names: Vec<Name> = self.encoders.iter().filter(|(_, p)| !p.bytes.is_empty()).map(|(n, _)| n.clone()).collect();
+        let names: Vec<Name> =
+            self.encoders.iter().filter(|(_, p)| !p.bytes.is_empty()).map(|(n, _)| n.clone()).collect();
         for name in names {
             self.flush(name, false).await?;
         }

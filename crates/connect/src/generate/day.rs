@@ -65,8 +65,7 @@ pub(crate) fn day(seed: u64, population: &Population, day: u64, out: &mut Vec<Dr
             let Some(at_ms) = u32::try_from(at_ms).ok().filter(|ms| *ms > 0 && *ms < DAY_MS) else { continue };
             // No payment is for nothing: the smallest is one cent (ours).
             let cents = ((amount * 100.0).round() as i64).max(1);
-            let mut draft =
-                Draft { arrives_ms: at_ms + delay, at_ms, customer: number, merchant, cents, scenario: 0 };
+            let mut draft = Draft { arrives_ms: at_ms + delay, at_ms, customer: number, merchant, cents, scenario: 0 };
             if cents > FRAUD_CENTS {
                 draft.scenario = 1;
             }

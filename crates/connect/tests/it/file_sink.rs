@@ -1,0 +1,216 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use bytes::Bytes;
+use millstream_connect::event::PartitionId;
+use millstream_connect::file_sink::{Roll, Settings};
+use millstream_connect::service::{ConnectError, Sink, SinkTask};
+use millstream_connect::{FileSink, Format};
+use tempfile::TempDir;
+
+use crate::support::{batch, name};
+
+fn sink(dir: &Path, bytes: u64) -> FileSink {
+    FileSink::new(Settings { roll: Roll { bytes, every: None }, ..Settings::new(dir) })
+}
+
+async fn open(sink: &FileSink, state: Option<&Bytes>) -> Result<Box<dyn SinkTask>, ConnectError> {
+    sink.open(PartitionId(3), state.cloned()).await
+}
+
+/// The numbers in all files of a topic, in the order of files; `.part` files last.
+fn written(dir: &Path, topic: &str) -> Vec<i64> {
+    let mut files: BTreeMap<String, String> = BTreeMap::new();
+    let Ok(entries) = fs::read_dir(dir.join(topic)) else { return Vec::new() };
+    for entry in entries {
+        let path = entry.unwrap().path();
+        files.insert(path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(&path).unwrap());
+    }
+    let lines = files.values().flat_map(|text| text.lines());
+    lines.map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["n"].as_i64().unwrap()).collect()
+}
+
+fn names(dir: &Path, topic: &str) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(dir.join(topic)).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn events_are_committed_rolled_and_completed() {
+    let dir = TempDir::new().unwrap();
+    let sink = sink(dir.path(), 100);
+    let mut task = open(&sink, None).await.unwrap();
+    task.write(&name("a"), &batch(0, 10)).await.unwrap();
+    task.write(&name("b"), &batch(0, 1)).await.unwrap();
+    task.prepare().await.unwrap();
+    assert_eq!(names(dir.path(), "a"), ["3-000000.ndjson.part"], "not complete before it is committed");
+    task.committed().await.unwrap();
+    assert_eq!(names(dir.path(), "a"), ["3-000000.ndjson"]);
+    assert_eq!(names(dir.path(), "b"), ["3-000000.ndjson.part"]);
+    task.write(&name("a"), &batch(10, 11)).await.unwrap();
+    task.finish().await.unwrap();
+    task.committed().await.unwrap();
+    assert_eq!(names(dir.path(), "a"), ["3-000000.ndjson", "3-000001.ndjson"]);
+    assert_eq!(names(dir.path(), "b"), ["3-000000.ndjson"]);
+    assert_eq!(written(dir.path(), "a"), (0..11).collect::<Vec<_>>());
+}
+
+/// Where a life of the task ends.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Crash {
+    AfterWrite,
+    AfterPrepare,
+    AfterCommit,
+    AfterName,
+}
+
+/// A small generator of choices, so that the test needs no seed file.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+#[tokio::test]
+async fn every_event_is_written_exactly_once_whatever_step_a_crash_hits() {
+    let lives = if std::env::var_os("MILLSTREAM_LONG").is_some() { 500 } else { 40 };
+    for seed in 0..lives {
+        let dir = TempDir::new().unwrap();
+        let mut dice = Dice(seed * 7919 + 1);
+        let sink = sink(dir.path(), 50 + dice.roll(400));
+        // What the log would hold: the position and the state, committed together.
+        let (mut position, mut state) = (0i64, None::<Bytes>);
+        while position < 100 {
+            let mut task = open(&sink, state.as_ref()).await.unwrap();
+            let mut next = position;
+            let crash =
+                [Crash::AfterWrite, Crash::AfterPrepare, Crash::AfterCommit, Crash::AfterName][dice.roll(4) as usize];
+            for round in 0..=dice.roll(3) {
+                let to = (next + 1 + dice.roll(9) as i64).min(100);
+                task.write(&name("t"), &batch(next, to)).await.unwrap();
+                next = to;
+                if crash == Crash::AfterWrite && round == 1 {
+                    // Bytes that reached the file without a commit.
+                    task.prepare().await.unwrap();
+                    break;
+                }
+                if crash == Crash::AfterWrite {
+                    break;
+                }
+                let prepared = if next == 100 { task.finish().await } else { task.prepare().await }.unwrap();
+                if crash == Crash::AfterPrepare {
+                    break;
+                }
+                (position, state) = (next, prepared);
+                if crash == Crash::AfterCommit {
+                    break;
+                }
+                task.committed().await.unwrap();
+            }
+            drop(task);
+        }
+        drop(open(&sink, state.as_ref()).await.unwrap());
+        assert_eq!(written(dir.path(), "t"), (0..100).collect::<Vec<_>>(), "seed {seed}: {:?}", names(dir.path(), "t"));
+        assert!(names(dir.path(), "t").iter().all(|n| n.ends_with(".ndjson")), "{:?}", names(dir.path(), "t"));
+    }
+}
+
+#[tokio::test]
+async fn a_crash_before_the_first_commit_leaves_nothing_behind() {
+    let dir = TempDir::new().unwrap();
+    let sink = sink(dir.path(), 1 << 20);
+    let mut task = open(&sink, None).await.unwrap();
+    task.write(&name("t"), &batch(0, 10)).await.unwrap();
+    task.prepare().await.unwrap();
+    drop(task);
+    let mut task = open(&sink, None).await.unwrap();
+    task.write(&name("t"), &batch(0, 3)).await.unwrap();
+    task.finish().await.unwrap();
+    task.committed().await.unwrap();
+    assert_eq!(written(dir.path(), "t"), [0, 1, 2]);
+}
+
+#[tokio::test]
+async fn a_new_log_writes_behind_the_files_that_are_there() {
+    let dir = TempDir::new().unwrap();
+    fs::create_dir(dir.path().join("t")).unwrap();
+    fs::write(dir.path().join("t/3-000004.ndjson"), "{\"n\":-1}\n").unwrap();
+    fs::write(dir.path().join("t/4-000009.ndjson"), "{\"n\":-2}\n").unwrap();
+    let mut task = open(&sink(dir.path(), 1 << 20), None).await.unwrap();
+    task.write(&name("t"), &batch(0, 1)).await.unwrap();
+    task.finish().await.unwrap();
+    task.committed().await.unwrap();
+    assert_eq!(names(dir.path(), "t"), ["3-000004.ndjson", "3-000005.ndjson", "4-000009.ndjson"]);
+}
+
+#[tokio::test]
+async fn a_log_older_than_the_directory_is_refused_and_overwrites_nothing() {
+    let dir = TempDir::new().unwrap();
+    let sink = sink(dir.path(), 1);
+    let mut task = open(&sink, None).await.unwrap();
+    let mut states = Vec::new();
+    for n in 0..3 {
+        task.write(&name("t"), &batch(n, n + 1)).await.unwrap();
+        states.push(task.prepare().await.unwrap().unwrap());
+        task.committed().await.unwrap();
+    }
+    drop(task);
+    let error = open(&sink, Some(&states[0])).await.err().unwrap();
+    assert!(!error.retryable() && error.to_string().contains("the log is older than the directory"), "{error}");
+    assert_eq!(written(dir.path(), "t"), [0, 1, 2]);
+}
+
+#[tokio::test]
+async fn a_shortened_file_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let sink = sink(dir.path(), 1 << 20);
+    let mut task = open(&sink, None).await.unwrap();
+    task.write(&name("t"), &batch(0, 10)).await.unwrap();
+    let state = task.prepare().await.unwrap();
+    drop(task);
+    fs::write(dir.path().join("t/3-000000.ndjson.part"), "{}").unwrap();
+    let error = open(&sink, state.as_ref()).await.err().unwrap();
+    assert!(!error.retryable() && error.to_string().contains("changed from outside"), "{error}");
+}
+
+#[tokio::test]
+async fn a_complete_file_may_be_taken_away() {
+    let dir = TempDir::new().unwrap();
+    let sink = sink(dir.path(), 1);
+    let mut task = open(&sink, None).await.unwrap();
+    task.write(&name("t"), &batch(0, 1)).await.unwrap();
+    let state = task.prepare().await.unwrap();
+    task.committed().await.unwrap();
+    drop(task);
+    fs::remove_file(dir.path().join("t/3-000000.ndjson")).unwrap();
+    let mut task = open(&sink, state.as_ref()).await.unwrap();
+    task.write(&name("t"), &batch(1, 2)).await.unwrap();
+    task.finish().await.unwrap();
+    task.committed().await.unwrap();
+    assert_eq!(names(dir.path(), "t"), ["3-000001.ndjson"]);
+}
+
+#[tokio::test]
+async fn a_second_writer_of_a_partition_waits() {
+    let dir = TempDir::new().unwrap();
+    let sink = sink(dir.path(), 1);
+    let task = open(&sink, None).await.unwrap();
+    let error = open(&sink, None).await.err().unwrap();
+    assert!(error.retryable() && error.to_string().contains("another writer has partition 3"), "{error}");
+    drop(task);
+    open(&sink, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_suffix_follows_the_format() {
+    let dir = TempDir::new().unwrap();
+    let sink = FileSink::new(Settings { format: Format::Csv, ..Settings::new(dir.path()) });
+    drop(open(&sink, None).await.unwrap());
+    assert_eq!(Format::Csv.suffix(), "csv");
+}

@@ -1,0 +1,111 @@
+use millstream_connect::GenerateSource;
+use millstream_connect::event::{Column, ColumnType, Schema};
+use millstream_connect::generate::{self, Settings, Simulator, generate_ndjson};
+use millstream_connect::service::Source;
+
+use crate::support::{next, open};
+
+fn settings() -> Settings {
+    Settings { customers: 200, merchants: 400, seed: 7, count: Some(20_000), ..Settings::default() }
+}
+
+fn lines(settings: &Settings) -> Vec<Vec<u8>> {
+    let mut out = Vec::new();
+    generate_ndjson(&mut Simulator::new(settings.clone()).unwrap(), u64::MAX, &mut out).unwrap();
+    out.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(<[u8]>::to_vec).collect()
+}
+
+fn ids(rows: &arrow_array::RecordBatch) -> Vec<String> {
+    use arrow_array::cast::AsArray;
+    rows.column_by_name("id").unwrap().as_string::<i32>().iter().map(|v| v.unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn the_source_makes_the_same_events_as_the_file_writer() {
+    let source = GenerateSource::new(settings(), generate::schema()).unwrap();
+    let mut task = open(&source, None).await.unwrap();
+    let mut encoder_out = Vec::new();
+    let encoder = millstream_connect::event::json::Encoder::new(&generate::schema(), Default::default());
+    let (mut refused, mut good) = (0, 0);
+    while let Some(intake) = next(&mut task).await.unwrap() {
+        encoder.encode(&intake.rows, &mut encoder_out).unwrap();
+        good += intake.rows.num_rows();
+        refused += intake.refused.len();
+    }
+    assert_eq!(good + refused, 20_000);
+    let lines = lines(&settings());
+    // What the file writer wrote, read by the decoder, is what the source made in columns.
+    let mut decoder = millstream_connect::event::json::Decoder::new(&generate::schema(), Default::default());
+    let decoded = decoder.decode_lines(&lines.join(&b'\n')).unwrap();
+    assert_eq!(decoded.refused.len(), refused);
+    let mut again = Vec::new();
+    encoder.encode(&decoded.rows, &mut again).unwrap();
+    assert!(again == encoder_out, "the columns differ from the lines");
+}
+
+#[tokio::test]
+async fn a_generator_goes_on_exactly_where_its_position_says() {
+    let source = GenerateSource::new(settings(), generate::schema()).unwrap();
+    let mut whole = Vec::new();
+    let mut task = open(&source, None).await.unwrap();
+    let first = next(&mut task).await.unwrap().unwrap();
+    whole.extend(ids(&first.rows));
+    drop(task);
+    let mut task = open(&source, first.position).await.unwrap();
+    while let Some(intake) = next(&mut task).await.unwrap() {
+        whole.extend(ids(&intake.rows));
+    }
+    let mut expected = Vec::new();
+    let mut task = open(&source, None).await.unwrap();
+    while let Some(intake) = next(&mut task).await.unwrap() {
+        expected.extend(ids(&intake.rows));
+    }
+    assert_eq!(whole, expected);
+}
+
+#[tokio::test]
+async fn another_world_at_an_old_position_is_refused() {
+    let source = GenerateSource::new(settings(), generate::schema()).unwrap();
+    let mut task = open(&source, None).await.unwrap();
+    let position = next(&mut task).await.unwrap().unwrap().position;
+    let other = GenerateSource::new(Settings { seed: 8, ..settings() }, generate::schema()).unwrap();
+    let error = open(&other, position).await.err().unwrap();
+    assert!(!error.retryable() && error.to_string().contains("were 7, 200 and 400"), "{error}");
+}
+
+#[tokio::test]
+async fn a_rate_is_kept() {
+    let source =
+        GenerateSource::new(Settings { rate: Some(2000.0), count: Some(400), ..settings() }, generate::schema());
+    let source = source.unwrap();
+    let mut task = open(&source, None).await.unwrap();
+    let began = std::time::Instant::now();
+    let mut events = 0;
+    while let Some(intake) = next(&mut task).await.unwrap() {
+        events += intake.rows.num_rows() + intake.refused.len();
+    }
+    assert_eq!(events, 400);
+    assert!(began.elapsed() >= std::time::Duration::from_millis(190), "too fast: {:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_topic_without_some_columns_takes_the_others() {
+    let schema = Schema::new(vec![
+        Column::nullable("note", ColumnType::Json),
+        Column::required("card_id", ColumnType::String),
+        Column::required("id", ColumnType::String),
+    ])
+    .unwrap();
+    let source = GenerateSource::new(settings(), schema.clone()).unwrap();
+    let mut task = open(&source, None).await.unwrap();
+    let intake = next(&mut task).await.unwrap().unwrap();
+    assert_eq!(intake.rows.schema(), *schema.arrow());
+    assert!(source.bounded());
+}
+
+#[tokio::test]
+async fn a_topic_with_other_columns_is_refused_with_both() {
+    let schema = Schema::new(vec![Column::required("amount", ColumnType::Double)]).unwrap();
+    let error = open(&GenerateSource::new(settings(), schema).unwrap(), None).await.err().unwrap();
+    assert!(error.to_string().contains("column `amount` is decimal(12,2) there and double here"), "{error}");
+}
