@@ -6,8 +6,7 @@ use std::str::FromStr;
 use arrow_array::RecordBatch;
 use bytes::Bytes;
 
-use crate::csv;
-use crate::event::{self, Decoded, LINE_BYTES_MAX, Refused, Schema, Unknown, json};
+use crate::event::{self, Decoded, LINE_BYTES_MAX, Refused, Schema, Unknown, csv, json};
 use crate::service::{ConnectError, Refusal, RefusedEvent};
 
 /// The most bytes of a refused event that its dead letter keeps: the rest of a longer one is cut off, and its reason
@@ -56,7 +55,7 @@ impl FromStr for Format {
 /// A decoder of one format, fed with a stream of bytes in parts.
 pub(crate) enum Decode {
     Ndjson(Box<json::Decoder>),
-    Csv(Box<csv::Decoder>),
+    Csv(Box<csv::Decoder>, Schema),
 }
 
 impl Decode {
@@ -65,24 +64,37 @@ impl Decode {
         Self::Ndjson(Box::new(json::Decoder::new(schema, unknown)))
     }
 
+    /// A decoder of the records behind a CSV header, and the header's length; `None`: the header is not whole yet.
+    pub(crate) fn csv(
+        schema: &Schema,
+        unknown: Unknown,
+        bytes: &[u8],
+        last: bool,
+    ) -> Result<Option<(Self, usize)>, String> {
+        let mut decoder = csv::Decoder::new(schema, unknown);
+        let header = decoder.read_header(bytes, last).map_err(|e| e.to_string())?;
+        Ok(header.map(|length| (Self::Csv(Box::new(decoder), schema.clone()), length)))
+    }
+
     /// Decodes the whole events at the start of `bytes`; `last`: nothing follows, so an event without a line end is whole.
     /// [`Decoded::consumed`] is 0 where not even one event is whole.
     pub(crate) fn decode(&mut self, bytes: &[u8], last: bool) -> Result<Decoded, ConnectError> {
+        let fault =
+            |e: &dyn fmt::Display| ConnectError::permanent(format!("the events cannot be kept in columns: {e}"));
         match self {
             Self::Ndjson(decoder) => {
                 let whole = if last { bytes.len() } else { json::complete(bytes) };
-                decoder.decode_lines(bytes.get(..whole).unwrap_or_default())
+                decoder.decode_lines(bytes.get(..whole).unwrap_or_default()).map_err(|e| fault(&e))
             }
-            Self::Csv(decoder) => decoder.decode(bytes, last),
+            Self::Csv(decoder, _) => decoder.decode(bytes, last).map_err(|e| fault(&e)),
         }
-        .map_err(|e| ConnectError::permanent(format!("the events cannot be kept in columns: {e}")))
     }
 
     /// An empty batch of the right columns.
     pub(crate) fn empty(&self) -> RecordBatch {
         let schema = match self {
             Self::Ndjson(decoder) => decoder.schema(),
-            Self::Csv(decoder) => decoder.schema(),
+            Self::Csv(_, schema) => schema,
         };
         RecordBatch::new_empty(schema.arrow().clone())
     }

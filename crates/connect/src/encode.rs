@@ -5,9 +5,8 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 
-use crate::csv;
 use crate::decode::Format;
-use crate::event::{Column, Schema, json};
+use crate::event::{Column, Schema, csv, json};
 use crate::service::ConnectError;
 
 /// An encoder for the columns it saw last.

@@ -5,7 +5,6 @@
 //! | [`generate`] | exactly once: the position is the event's number |
 //! | [`file`] | exactly once: the position is a byte of a file |
 //! | [`stdin`] | at most once across a crash: a pipe cannot be read again |
-//! | [`http`] | answered when durable; with an `Idempotency-Key` a retried request counts once |
 //! | [`file_sink`] | exactly once |
 //! | [`stdout`] | at least once |
 //! | [`lookup`] | a table is swapped whole; not part of a commit |
@@ -13,14 +12,13 @@
 //! This crate implements the traits of `millstream_service`. It reads no YAML, opens no listener (the node mounts the
 //! router of an HTTP source) and decides nothing about retries: it says whether an error is temporary.
 
-mod csv;
 pub mod decode;
 mod encode;
 pub mod file;
 pub mod file_sink;
 pub mod generate;
-//http pub mod http;
-//lookup pub mod lookup;
+
+pub mod lookup;
 pub mod stdin;
 pub mod stdout;
 
@@ -31,7 +29,7 @@ pub use decode::Format;
 pub use file::{Compression, FileSource};
 pub use file_sink::FileSink;
 pub use generate::GenerateSource;
-//http pub use http::HttpSource;
-//lookup pub use lookup::FileLookup;
+
+pub use lookup::FileLookup;
 pub use stdin::StdinSource;
 pub use stdout::StdoutSink;

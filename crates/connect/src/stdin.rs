@@ -11,7 +11,6 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use crate::csv;
 use crate::decode::{Decode, EVENT_BYTES_MAX, Format, refused, refused_event, too_long};
 use crate::event::{PartitionId, Schema, Unknown};
 use crate::service::log::Position;
@@ -131,11 +130,10 @@ impl Stream<'_> {
         }
         loop {
             let fault = |e: String| ConnectError::permanent(format!("the header on standard input: {e}"));
-            let opened =
-                csv::Decoder::open(schema, unknown, &self.buffer, self.ended).map_err(|e| fault(e.to_string()))?;
+            let opened = Decode::csv(schema, unknown, &self.buffer, self.ended).map_err(fault)?;
             if let Some((decoder, consumed)) = opened {
                 self.drop_front(consumed);
-                return Ok(Some(Decode::Csv(Box::new(decoder))));
+                return Ok(Some(decoder));
             }
             if self.ended {
                 return Ok(None);

@@ -31,6 +31,7 @@ use crate::decode::Format;
 use crate::event::Unknown;
 use crate::service::ConnectError;
 
+pub(crate) use input::Input;
 pub use source::FileSource;
 
 /// How often a followed file is looked at.

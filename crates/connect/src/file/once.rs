@@ -39,25 +39,22 @@ impl Reader {
         let path = self.pattern.path(name);
         let mut input = self.open(&path, name)?;
         let place = self.places.place(name).cloned();
-        if let Some(place) = &place {
-            if !input.is_of(place)? {
-                return Err(ConnectError::permanent(format!(
-                    "{} is not the file of which {} bytes were read; put that file back, or give the new one a name \
-                     that sorts behind it",
-                    path.display(),
-                    place.offset
-                ))
-                .into());
-            }
+        if let Some(place) = place.as_ref()
+            && !input.is_of(place)?
+        {
+            return Err(ConnectError::permanent(format!(
+                "{} is not the file of which {} bytes were read; put that file back, or give the new one a name that \
+                 sorts behind it",
+                path.display(),
+                place.offset
+            ))
+            .into());
         }
         let Some(decode) = self.decoder(&mut input, true)? else { return Ok(None) };
-        if let Some(place) = place {
-            if place.offset > input.place.offset {
-                // The decoder has read a header; a compressed stream cannot go back.
-                let mut fresh = self.open(&path, name)?;
-                fresh.enter(&place)?;
-                input = fresh;
-            }
+        if let Some(place) = place.filter(|place| place.offset > input.place.offset) {
+            // The decoder may have read a header; a compressed stream cannot go back.
+            input = self.open(&path, name)?;
+            input.enter(&place)?;
         }
         Ok(Some((input, decode)))
     }

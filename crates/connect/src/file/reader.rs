@@ -10,7 +10,6 @@ use super::input::{CHUNK_BYTES, HEADER_BYTES_MAX, Input};
 use super::pattern::Pattern;
 use super::position::Places;
 use super::{Settings, io_error};
-use crate::csv;
 use crate::decode::{Decode, EVENT_BYTES_MAX, Format, RAW_BYTES_MAX, refused, refused_event, too_long};
 use crate::event::Schema;
 use crate::service::{ConnectError, Intake, SourceRead};
@@ -91,11 +90,11 @@ impl Reader {
         input.fill(1)?;
         loop {
             let last = input.ended() && whole;
-            let header = csv::Decoder::open(&self.schema, self.settings.unknown, input.bytes(), last);
-            match header.map_err(|e| fault(e.to_string()))? {
+            let header = Decode::csv(&self.schema, self.settings.unknown, input.bytes(), last);
+            match header.map_err(fault)? {
                 Some((decoder, consumed)) => {
                     input.take(consumed);
-                    return Ok(Some(Decode::Csv(Box::new(decoder))));
+                    return Ok(Some(decoder));
                 }
                 None if input.ended() => return Ok(None),
                 None if input.bytes().len() > HEADER_BYTES_MAX => {

@@ -76,11 +76,6 @@ impl Rows {
         self.scenario.append_value(i32::from(payment.scenario));
     }
 
-    /// How many were added.
-    pub(crate) fn len(&self) -> usize {
-        arrow_array::builder::ArrayBuilder::len(&self.at)
-    }
-
     /// The rows added so far, with the topic's columns in the topic's order.
     pub(crate) fn finish(&mut self) -> Result<RecordBatch, ConnectError> {
         let fault = |e: &dyn std::fmt::Display| ConnectError::permanent(format!("making payments: {e}"));

@@ -8,12 +8,12 @@ use arrow_array::RecordBatch;
 
 use super::Settings;
 use crate::decode::{Decode, Format, refused};
-use crate::event::{Schema, Unknown, csv};
+use crate::event::{Schema, Unknown};
 use crate::file::Input;
-use crate::service::flow::{LookupSchema, LookupTable};
+use crate::service::flow::{LookupError, LookupSchema, LookupTable};
 
 /// The most bytes of a lookup's file, decompressed: all of it is held in memory.
-pub const LOOKUP_BYTES_MAX: u64 = 4 << 30;
+pub(crate) const LOOKUP_BYTES_MAX: u64 = 4 << 30;
 /// How much is decoded at once.
 const PART_BYTES: usize = 4 << 20;
 
@@ -36,18 +36,38 @@ impl Fingerprint {
 /// Reads the whole file; the first thing that is wrong with it is the error.
 pub(crate) fn load(settings: &Settings, schema: &LookupSchema) -> Result<LookupTable, String> {
     let rows = read(settings, &schema.schema)?;
-    LookupTable::build(schema, rows.rows).map_err(|e| rows.places.explain(settings, &e.to_string()))
+    let lines = rows.lines;
+    LookupTable::build(schema, rows.rows).map_err(|e| explain(settings, &lines, &e))
 }
 
 struct Rows {
     rows: RecordBatch,
-    places: Places,
+    /// For each row, the line it came from (for CSV: the record, the header being the first).
+    lines: Vec<u64>,
+}
+
+/// The table's rows in the words of the file.
+fn explain(settings: &Settings, lines: &[u64], e: &LookupError) -> String {
+    let path = settings.path.display();
+    let unit = if settings.format == Format::Csv { "record" } else { "line" };
+    let line = |row: usize| row.checked_sub(1).and_then(|r| lines.get(r)).copied().unwrap_or_default();
+    match e {
+        LookupError::Duplicate { key, first, second } => format!(
+            "{path}: {unit}s {} and {} have the same key {key}; a key finds at most one row",
+            line(*first),
+            line(*second)
+        ),
+        LookupError::Null { column, row } => {
+            format!("{path}: {unit} {} has no value for the key column `{column}`", line(*row))
+        }
+        other => format!("{path}: {other}"),
+    }
 }
 
 fn read(settings: &Settings, schema: &Schema) -> Result<Rows, String> {
     let path = settings.path.display().to_string();
     let mut input = Input::open(&settings.path, &path, settings.compression).map_err(|e| e.to_string())?;
-    let mut batches = Vec::new();
+    let (mut batches, mut lines) = (Vec::new(), Vec::new());
     let mut decode = match settings.format {
         Format::Ndjson => Decode::ndjson(schema, Unknown::Drop),
         Format::Csv => header(&mut input, schema)?,
@@ -67,6 +87,9 @@ fn read(settings: &Settings, schema: &Schema) -> Result<Rows, String> {
             continue;
         }
         wanted = PART_BYTES;
+        // A CSV decoder counts records, a JSON decoder lines; both count on from part to part.
+        let before = if settings.format == Format::Csv { lines.len() as u64 + 1 } else { input.place.lines };
+        lines.extend(decoded.source_rows.iter().map(|row| before + u64::from(*row) + 1));
         input.take(decoded.consumed);
         if input.place.offset > LOOKUP_BYTES_MAX {
             return Err(format!("{path} is larger than {LOOKUP_BYTES_MAX} bytes, too large to be held in memory"));
@@ -74,16 +97,16 @@ fn read(settings: &Settings, schema: &Schema) -> Result<Rows, String> {
         batches.push(decoded.rows);
     }
     let rows = arrow_select::concat::concat_batches(schema.arrow(), &batches);
-    Ok(Rows { rows: rows.map_err(|e| format!("{path}: {e}"))? })
+    Ok(Rows { rows: rows.map_err(|e| format!("{path}: {e}"))?, lines })
 }
 
 fn header(input: &mut Input, schema: &Schema) -> Result<Decode, String> {
     input.fill(PART_BYTES).map_err(|e| e.to_string())?;
-    let opened = csv::Decoder::open(schema, Unknown::Drop, input.bytes(), input.ended());
+    let opened = Decode::csv(schema, Unknown::Drop, input.bytes(), input.ended());
     match opened.map_err(|e| format!("the header: {e}"))? {
         Some((decoder, consumed)) => {
             input.take(consumed);
-            Ok(Decode::Csv(Box::new(decoder)))
+            Ok(decoder)
         }
         None => Err(format!("{} has no header", input.place.name)),
     }

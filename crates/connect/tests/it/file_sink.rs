@@ -214,3 +214,59 @@ async fn the_suffix_follows_the_format() {
     drop(open(&sink, None).await.unwrap());
     assert_eq!(Format::Csv.suffix(), "csv");
 }
+
+#[tokio::test]
+async fn csv_files_have_a_header_each() {
+    let dir = TempDir::new().unwrap();
+    let roll = Roll { bytes: 20, every: None };
+    let sink = FileSink::new(Settings { format: Format::Csv, roll, ..Settings::new(dir.path()) });
+    let mut task = open(&sink, None).await.unwrap();
+    for n in 0..3 {
+        task.write(&name("t"), &batch(n, n + 1)).await.unwrap();
+        task.prepare().await.unwrap();
+        task.committed().await.unwrap();
+    }
+    task.finish().await.unwrap();
+    task.committed().await.unwrap();
+    let texts: Vec<String> =
+        names(dir.path(), "t").iter().map(|n| fs::read_to_string(dir.path().join("t").join(n)).unwrap()).collect();
+    assert_eq!(texts.concat().matches("n,text\n").count(), texts.len());
+    assert!(texts.len() > 1 && texts[0].contains("0,text 0\n"), "{texts:?}");
+}
+
+#[tokio::test]
+async fn standard_output_gets_whole_lines_and_a_gone_reader_stops_the_sink() {
+    use millstream_connect::StdoutSink;
+    use std::io::{Error, ErrorKind, Write};
+    use std::sync::{Arc, Mutex};
+    #[derive(Clone, Default)]
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    struct Gone;
+    impl Write for Gone {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(Error::from(ErrorKind::BrokenPipe))
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let shared = Shared::default();
+    let sink = StdoutSink::writing(Box::new(shared.clone()));
+    let mut task = sink.open(PartitionId(0), None).await.unwrap();
+    task.write(&name("t"), &batch(0, 2)).await.unwrap();
+    assert_eq!(task.prepare().await.unwrap(), None);
+    let text = String::from_utf8(shared.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(text, "{\"n\":0,\"text\":\"text 0\"}\n{\"n\":1,\"text\":\"text 1\"}\n");
+    let mut task = StdoutSink::writing(Box::new(Gone)).open(PartitionId(0), None).await.unwrap();
+    task.write(&name("t"), &batch(0, 2)).await.unwrap();
+    let error = task.prepare().await.unwrap_err();
+    assert!(!error.retryable() && error.to_string().contains("gone away"), "{error}");
+}

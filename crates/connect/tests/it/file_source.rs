@@ -296,3 +296,48 @@ async fn a_refused_line_can_be_decoded_again() {
     assert_eq!(numbers(&source.redecode(b"{\"n\":5}").unwrap().unwrap()), [5]);
     assert_eq!(source.redecode(b"{\"n\":").unwrap().unwrap_err().code, "json-syntax");
 }
+
+#[tokio::test]
+async fn csv_goes_on_after_every_record_plain_and_compressed() {
+    let dir = TempDir::new().unwrap();
+    // A cell with a line end in it, so that records and lines differ.
+    let text = format!("text,n\n{}\"two\nlines\",12\n{}", csv(0, 12), csv(13, 20));
+    write(&dir, "a.csv", &text);
+    write(&dir, "a.csv.gz", gzip(text.as_bytes()));
+    for name in ["a.csv", "a.csv.gz"] {
+        let (seen, refused, last) = all(&source(&dir.path().join(name)), None).await.unwrap();
+        assert_eq!(seen, (0..20).collect::<Vec<_>>(), "{name}");
+        assert!(refused.is_empty());
+        assert!(all(&source(&dir.path().join(name)), last).await.unwrap().0.is_empty());
+        let mut offset = "text,n\n".len() as u64;
+        for n in 0..12 {
+            let position = position_at(&dir, name, offset, n + 1);
+            let (seen, _, _) = all(&source(&dir.path().join(name)), Some(position)).await.unwrap();
+            assert_eq!(seen, (n as i64..20).collect::<Vec<_>>(), "{name} from byte {offset}");
+            offset += csv(n as i64, n as i64 + 1).len() as u64;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_csv_file_without_a_needed_column_stops_the_source_with_the_reason() {
+    let dir = TempDir::new().unwrap();
+    let path = write(&dir, "a.csv", "text\nx\n");
+    let error = all(&source(&path), None).await.unwrap_err();
+    assert!(!error.retryable() && error.to_string().contains("the header of a.csv"), "{error}");
+}
+
+#[tokio::test]
+async fn standard_input_is_read_to_its_end() {
+    use millstream_connect::StdinSource;
+    for (format, text) in
+        [(Format::Ndjson, lines(0, 5) + "oops\n{\"n\":5}"), (Format::Csv, "n\n0\n1\n2\n3\n4\noops\n5".into())]
+    {
+        let input = Box::new(std::io::Cursor::new(text.into_bytes()));
+        let source = StdinSource::reading(input, format, Default::default(), schema());
+        let (seen, refused, _) = all(&source, None).await.unwrap();
+        assert_eq!(seen, (0..6).collect::<Vec<_>>());
+        assert_eq!(refused, [if format == Format::Csv { "stdin:7" } else { "stdin:6" }]);
+        assert!(source.bounded());
+    }
+}
