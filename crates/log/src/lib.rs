@@ -7,7 +7,6 @@ mod clock;
 #[cfg(feature = "testing")]
 pub mod conformance;
 mod contract;
-#[allow(dead_code, reason = "the settler follows")]
 mod embedded;
 mod error;
 mod evolution;

@@ -28,6 +28,8 @@ pub(super) struct SettledMeta {
     pub(super) next: u64,
     /// The bytes that are valid; what follows is of a pass that did not end.
     pub(super) len: u64,
+    /// When the oldest of its events was appended, in microseconds since 1970.
+    pub(super) oldest: i64,
     /// When the newest of its events was appended, in microseconds since 1970.
     pub(super) newest: i64,
     /// The events' bytes in columns, before compression.

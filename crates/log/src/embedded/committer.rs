@@ -140,6 +140,11 @@ impl Committer {
     }
 
     fn group(&mut self, waiting: Vec<Waiting>) -> Result<(), String> {
+        if let Some(why) = self.shared.preparer.broken() {
+            self.shared.stop(&why);
+            self.settle(waiting, |_| Outcome::Aborted(AbortReason::Stopped(why.clone())));
+            return Err(why);
+        }
         let mut accepted = self.decide(waiting);
         while !accepted.is_empty() {
             let offsets = self.offsets(&accepted);
@@ -166,7 +171,10 @@ impl Committer {
         }
         self.publish(&accepted, &offsets, written);
         self.answer(accepted, offsets);
-        self.shared.sealed.lock().append(&mut self.writer.sealed);
+        if !self.writer.sealed.is_empty() {
+            self.shared.sealed.lock().extend(self.writer.sealed.drain(..));
+            self.shared.settle_now.notify_one();
+        }
         Ok(())
     }
 
@@ -221,6 +229,9 @@ impl Committer {
     /// The disk is full: sources are refused at once, the rest goes where the reserve is, while there is any.
     fn without_space(&mut self, accepted: Vec<Waiting>, why: &str) -> Vec<Waiting> {
         let reserve = self.shared.preparer.no_space(why);
+        if reserve != Room::None {
+            self.writer.leave_segment();
+        }
         let refused = |waiting: &Waiting| match &waiting.frame.content {
             Content::Commit(head) => head.class == Class::Intake || reserve == Room::None,
             _ => reserve == Room::None,
@@ -302,12 +313,12 @@ impl Committer {
                 at: body_at + u64::from(append.at),
                 len: append.len,
                 crc: append.crc,
+                before: 0,
                 cached: Some(rows.clone()),
             };
             let end = entry.next();
             let mut contents = partition.contents.lock();
-            contents.end = end;
-            contents.entries.push_back(entry);
+            contents.push(entry);
             drop(contents);
             partition.grown.send_replace(end);
             self.cache.add(partition, *base, u64::from(append.len));

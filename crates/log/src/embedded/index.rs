@@ -29,6 +29,8 @@ pub(super) struct Entry {
     pub(super) at: u64,
     pub(super) len: u32,
     pub(super) crc: u32,
+    /// The bytes of all events that the partition got before, since opening.
+    pub(super) before: u64,
     /// The events, while they are among the newest.
     pub(super) cached: Option<RecordBatch>,
 }
@@ -45,6 +47,8 @@ impl Entry {
 pub(super) struct Contents {
     pub(super) start: u64,
     pub(super) end: u64,
+    /// The bytes of all events that came since opening, and those found then.
+    bytes: u64,
     pub(super) files: VecDeque<Arc<SettledFile>>,
     pub(super) entries: VecDeque<Entry>,
 }
@@ -88,11 +92,20 @@ impl Contents {
         }
     }
 
+    /// Takes a durable append in.
+    pub(super) fn push(&mut self, mut entry: Entry) {
+        self.end = entry.next();
+        entry.before = self.bytes;
+        self.bytes += u64::from(entry.len);
+        self.entries.push_back(entry);
+    }
+
     /// The bytes of events at or behind `from`.
     pub(super) fn bytes_from(&self, from: u64) -> u64 {
-        let entries = self.entries.iter().rev().take_while(|entry| entry.next() > from);
+        let at = self.entries.partition_point(|entry| entry.next() <= from);
+        let unsettled = self.entries.get(at).map_or(0, |entry| self.bytes - entry.before);
         let files = self.files.iter().rev().take_while(|file| file.next() > from);
-        entries.map(|entry| u64::from(entry.len)).sum::<u64>() + files.map(|file| file.raw_from(from)).sum::<u64>()
+        unsettled + files.map(|file| file.raw_from(from)).sum::<u64>()
     }
 
     /// Advances the start, never behind the end, and lets go of entries before it. Files stay until retention has

@@ -49,6 +49,11 @@ impl Layout {
         self.journal().join("new")
     }
 
+    /// A settled segment, kept to be used again.
+    pub(super) fn spare(&self, id: &str) -> PathBuf {
+        self.journal().join(format!("spare-{id}"))
+    }
+
     pub(super) fn reserve(&self) -> PathBuf {
         self.journal().join("reserve")
     }
@@ -66,11 +71,16 @@ impl Layout {
     }
 
     pub(super) fn settled(&self, topic: &Name, partition: u32, base: Offset) -> PathBuf {
-        self.partition(topic, partition).join(format!("{:020}.ev", base.0))
+        self.partition(topic, partition).join(settled_name(base))
     }
 }
 
 /// The number in a segment's file name.
 pub(super) fn segment_id(name: &str) -> Option<u64> {
     name.strip_suffix(".seg").filter(|n| n.len() == 16).and_then(|n| u64::from_str_radix(n, 16).ok())
+}
+
+/// The name of a settled file.
+pub(super) fn settled_name(base: Offset) -> String {
+    format!("{:020}.ev", base.0)
 }

@@ -24,6 +24,7 @@ mod recover;
 mod retention;
 mod segment;
 mod settled_file;
+mod settler;
 mod shared;
 mod space;
 mod stage;
@@ -32,6 +33,7 @@ mod walk;
 mod writer;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use futures::future::BoxFuture;
@@ -46,6 +48,7 @@ pub use self::options::Sabotage;
 pub use self::options::{Options, SyncMode};
 use self::prepare::Preparer;
 use self::reader::EmbeddedReader;
+use self::settler::Settler;
 use self::shared::Shared;
 use self::stage::{Admission, Closing};
 use crate::evolution::{SpecChange, check_rows, spec_change};
@@ -78,13 +81,19 @@ impl EmbeddedLog {
         let mut found = open::read_or_make(&options, &layout)?;
         let writer = open::begin_segment(&options, &layout, &mut found)?;
         let opened = open::index(&layout, found, Some(&writer.segment));
-        let segment_bytes = options.segment_bytes.max(Options::SEGMENT_BYTES_MIN);
-        let preparer = Preparer::new(options.vfs.clone(), layout.clone(), segment_bytes, writer.segment.id + 1);
+        let sealed = opened.sealed.iter().map(|sealed| sealed.end).sum();
+        let preparer = Preparer::new(&options, &layout, writer.segment.clone(), writer.at, sealed);
         let shared = Shared::new(options, layout, opened.epoch_last, opened.topics, preparer);
         *shared.stage.lock() = opened.stage;
-        *shared.sealed.lock() = opened.sealed;
+        *shared.sealed.lock() = opened.sealed.into();
         let committer = Committer::new(shared.clone(), writer);
-        let threads = vec![spawn("log-commit", move || committer.run())?];
+        let settler = Settler::new(shared.clone(), opened.checkpoint);
+        let prepared = shared.clone();
+        let threads = vec![
+            spawn("log-commit", move || committer.run())?,
+            spawn("log-settle", move || settler.run())?,
+            spawn("log-prepare", move || prepared.preparer.run())?,
+        ];
         Ok(Self {
             shared,
             threads: Mutex::new(threads),
@@ -175,6 +184,11 @@ impl EmbeddedLog {
     fn end_threads(&self, closing: Closing) {
         self.shared.stage.lock().closing.get_or_insert(closing);
         self.shared.work.notify_all();
+        self.shared.ending.store(true, Ordering::Release);
+        // Under its lock, so that the settler cannot miss it.
+        drop(self.shared.sealed.lock());
+        self.shared.settle_now.notify_all();
+        self.shared.preparer.close();
         for thread in std::mem::take(&mut *self.threads.lock()) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the log has panicked");

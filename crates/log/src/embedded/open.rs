@@ -133,6 +133,7 @@ pub(super) fn begin_segment(options: &Options, layout: &Layout, found: &mut Reco
     let writer = Writer {
         log: found.checkpoint.log,
         incarnation: found.incarnation + 1,
+        capacity: segment.capacity,
         segment,
         at: end,
         seq: found.seq + 1,
@@ -191,6 +192,13 @@ fn discard_tails(options: &Options, layout: &Layout, found: &mut Recovered) -> R
         }
     }
     found.segments = kept;
+    let journal = layout.journal();
+    for entry in vfs.list(&journal).map_err(io_error("reading", &journal))? {
+        // Spares and the reserve are made anew.
+        if super::layout::segment_id(&entry.name).is_none() {
+            found.leftovers.push(journal.join(entry.name));
+        }
+    }
     for path in std::mem::take(&mut found.leftovers) {
         vfs.remove(&path).map_err(io_error("removing", &path))?;
     }
@@ -260,7 +268,7 @@ fn add_entry(
     segment: &Arc<Segment>,
 ) {
     let Some(partition) = topics.partition_by_id(append.topic, append.partition) else { return };
-    partition.contents.lock().entries.push_back(Entry {
+    partition.contents.lock().push(Entry {
         base,
         rows: append.rows,
         schema_version: append.schema_version,
@@ -270,6 +278,7 @@ fn add_entry(
         at: frame.body_at + u64::from(append.at),
         len: append.len,
         crc: append.crc,
+        before: 0,
         cached: None,
     });
 }

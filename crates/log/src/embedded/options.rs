@@ -53,6 +53,8 @@ pub struct Options {
     pub max_bytes: Option<u64>,
     /// Bytes set aside so that events on their way can still be processed when the disk is full.
     pub reserve_bytes: u64,
+    /// Whether a thread makes segments ready ahead of the writer.
+    pub prepare_ahead: bool,
     /// How long after the last commit the log notes that all is durable.
     pub idle_after: Duration,
     /// How often to look for events past their retention, and for space on a full disk.
@@ -81,6 +83,7 @@ impl Options {
             group_bytes: 8 << 20,
             max_bytes: None,
             reserve_bytes: 16 << 20,
+            prepare_ahead: true,
             idle_after: Duration::from_millis(200),
             tidy_every: Duration::from_secs(1),
             vfs: Arc::new(RealVfs),

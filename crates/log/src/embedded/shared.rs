@@ -1,7 +1,8 @@
 //! What the callers' side and the threads of a log share.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
@@ -30,7 +31,11 @@ pub(super) struct Shared {
     pub(super) work: Condvar,
     pub(super) preparer: Preparer,
     /// Sealed segments that are not settled, oldest first.
-    pub(super) sealed: Mutex<Vec<Sealed>>,
+    pub(super) sealed: Mutex<VecDeque<Sealed>>,
+    /// Wakes the settler.
+    pub(super) settle_now: Condvar,
+    /// Set when the settler must end.
+    pub(super) ending: AtomicBool,
     pub(super) counters: Counters,
     buffers: Mutex<Vec<Vec<u8>>>,
 }
@@ -56,6 +61,8 @@ impl Shared {
             work: Condvar::new(),
             preparer,
             sealed: Mutex::default(),
+            settle_now: Condvar::new(),
+            ending: AtomicBool::new(false),
             counters: Counters::default(),
             buffers: Mutex::default(),
         })

@@ -287,3 +287,100 @@ async fn a_second_opening_is_refused_with_the_holder() {
     let vfs = crate::vfs::RealVfs;
     crate::vfs::Vfs::open(&vfs, &dir.path().join("checkpoint"), OpenOptions::READ).unwrap();
 }
+
+/// Waits for a condition, with a deadline.
+async fn until(what: &str, mut met: impl FnMut() -> bool) {
+    let begun = std::time::Instant::now();
+    while !met() {
+        assert!(begun.elapsed().as_secs() < 60, "{what} never came");
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_settled_reads_the_same_and_its_segments_are_given_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = filled(dir.path(), 0).await;
+    let mut source = Source::join(&log, "s").await;
+    for round in 0..120 {
+        source.put(&log, 1 + round % 40, 100).await;
+    }
+    let all: Vec<i64> = (0..source.next).collect();
+    until("settling", || log.shared.sealed.lock().is_empty()).await;
+    let at = TopicPartition::new(name("t"), 0);
+    let (_, partition) = log.shared.topics.read().partition(&at).unwrap();
+    assert!(!partition.contents.lock().files.is_empty());
+    assert_eq!(numbers(&log).await, all);
+    let segments = || std::fs::read_dir(dir.path().join("journal")).unwrap().count();
+    assert!(segments() <= 5, "{}", segments());
+    // From the middle of a block, and after another opening.
+    let mut reader = log.read(&at, Offset(11)).unwrap();
+    let Read::Batch(batch) = reader.next().await.unwrap() else { panic!() };
+    assert_eq!(batch.base, Offset(11));
+    drop((reader, log));
+    let log = EmbeddedLog::open(options(dir.path())).unwrap();
+    assert_eq!(numbers(&log).await, all);
+    let mut source = Source::join(&log, "s").await;
+    source.put(&log, 5, 100).await;
+    assert_eq!(numbers(&log).await, (0..source.next).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn what_is_old_and_read_goes_with_its_files_and_stays_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(crate::ManualClock::new(1_000_000_000_000));
+    let tidy_every = std::time::Duration::from_millis(5);
+    let with = || Options { clock: clock.clone(), tidy_every, ..options(dir.path()) };
+    let log = EmbeddedLog::open(with()).unwrap();
+    log.create_topic(spec("t", 1)).await.unwrap();
+    let mut source = Source::join(&log, "s").await;
+    for _ in 0..60 {
+        source.put(&log, 20, 100).await;
+    }
+    until("settling", || log.shared.sealed.lock().is_empty()).await;
+    clock.advance(std::time::Duration::from_secs(48 * 3600));
+    let at = TopicPartition::new(name("t"), 0);
+    let (_, partition) = log.shared.topics.read().partition(&at).unwrap();
+    let start = || partition.contents.lock().start;
+    until("retention", || start() == 1200).await;
+    until("removal", || partition.contents.lock().files.is_empty()).await;
+    assert_eq!(std::fs::read_dir(dir.path().join("topics/t/0")).unwrap().count(), 0);
+    source.put(&log, 5, 100).await;
+    assert_eq!(numbers(&log).await, (1200..1205).collect::<Vec<_>>());
+    drop(log);
+    let log = EmbeddedLog::open(with()).unwrap();
+    until("the start", || numbers_from(&log).is_some_and(|n| n >= 1200)).await;
+}
+
+/// The start of partition 0 of `t`.
+fn numbers_from(log: &EmbeddedLog) -> Option<u64> {
+    let (_, partition) = log.shared.topics.read().partition(&TopicPartition::new(name("t"), 0)).ok()?;
+    let start = partition.contents.lock().start;
+    Some(start)
+}
+
+#[tokio::test]
+async fn a_budget_that_is_used_up_refuses_sources_and_lets_the_rest_use_the_reserve() {
+    let dir = tempfile::tempdir().unwrap();
+    let max = 512 << 10;
+    let with = Options { max_bytes: Some(max), reserve_bytes: 64 << 10, ..options(dir.path()) };
+    let log = EmbeddedLog::open(with).unwrap();
+    log.create_topic(spec("t", 1)).await.unwrap();
+    let mut source = Source::join(&log, "s").await;
+    // Random enough not to be compressed away by settling.
+    let mut taken = 0;
+    let refused = loop {
+        match log.commit(source.commit("t", 20, 300)).await {
+            Outcome::Committed(_) => taken += 1,
+            other => break other,
+        }
+        assert!(taken < 20_000, "the budget never ends");
+    };
+    assert!(matches!(refused, Outcome::Aborted(AbortReason::DiskFull(_))), "{refused:?}");
+    assert!(log.stopped().is_none());
+    let mut inner = Source::join(&log, "inner").await;
+    let mut commit = inner.commit("t", 5, 300);
+    commit.class = Class::Processing;
+    let outcome = log.commit(commit).await;
+    assert!(matches!(outcome, Outcome::Committed(_)), "{outcome:?}");
+}

@@ -38,6 +38,8 @@ pub(super) struct Writer {
     pub(super) incarnation: u64,
     pub(super) segment: Arc<Segment>,
     pub(super) at: u64,
+    /// Groups end before this; behind it the next segment begins.
+    pub(super) capacity: u64,
     /// The last group written.
     pub(super) seq: u64,
     pub(super) prev_crc: u32,
@@ -82,7 +84,7 @@ impl Writer {
             kind,
         };
         let total = header.total_len();
-        if self.at + total > self.segment.capacity {
+        if self.at + total > self.capacity {
             self.roll(total, preparer)?;
             header.segment = self.segment.id;
             header.durable_through = self.durable_through;
@@ -116,13 +118,10 @@ impl Writer {
         match self.segment.file.write_all_vectored_at(slices, self.at) {
             Ok(()) => Ok(()),
             Err(e) if is_no_space(&e) => {
-                // The group may be there but for its padding: it is made unreadable before it is called undone.
-                let blank = ZEROS.get(..HEADER_BYTES).unwrap_or_default();
-                let erased =
-                    self.segment.file.write_all_at(blank, self.at).and_then(|()| self.segment.file.sync_data());
-                match erased {
+                // The group may be there but for its padding: it is cut off before it is called undone.
+                match self.segment.file.set_len(self.at).and_then(|()| self.segment.file.sync_data()) {
                     Ok(()) => Err(WriteError::NoSpace(e.to_string())),
-                    Err(again) => Err(self.broken("writing", &again)),
+                    Err(again) => Err(self.broken("cutting", &again)),
                 }
             }
             Err(e) => Err(self.broken("writing", &e)),
@@ -137,6 +136,11 @@ impl Writer {
         Ok(())
     }
 
+    /// Writes the next group to another segment.
+    pub(super) fn leave_segment(&mut self) {
+        self.capacity = self.at;
+    }
+
     /// Goes on in the next segment; the full one is sealed, and durable before anything follows it.
     fn roll(&mut self, total: u64, preparer: &Preparer) -> Result<(), WriteError> {
         if self.durable_through < self.seq {
@@ -146,6 +150,7 @@ impl Writer {
         let full = std::mem::replace(&mut self.segment, next);
         self.sealed.push(Sealed { segment: full, last_seq: self.seq, end: self.at });
         self.at = 0;
+        self.capacity = self.segment.capacity;
         Ok(())
     }
 

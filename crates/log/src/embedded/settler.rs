@@ -1,0 +1,356 @@
+//! The settler: moves the events of sealed segments into files per partition, and lets go of what nobody needs.
+//!
+//! One segment at a time, oldest first: walk its heads (what is true after it), write its live events to the files of
+//! their partitions, sync them, replace the checkpoint, let readers find the files, give the segment back. A crash
+//! anywhere before the checkpoint leaves the pass undone: files are valid only as far as the checkpoint says.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arrow_select::concat::concat_batches;
+use millstream_event::{Offset, ipc};
+
+use super::checkpoint::{Checkpoint, SettledMeta};
+use super::index::{Entry, Partition, Topic};
+use super::reader::{load_bytes, load_entry};
+use super::retention::{Limits, limits};
+use super::segment::Sealed;
+use super::settled_file::{BLOCK_BYTES, BlockInfo, SettledFile, encode_block};
+use super::shared::{Shared, count};
+use super::walk::{Found, Walker, io_error};
+use super::writer::is_no_space;
+use crate::Error;
+use crate::vfs::OpenOptions;
+
+/// Blocks are written when they are as many bytes together.
+const WRITE_BYTES: usize = 4 << 20;
+
+pub(super) struct Settler {
+    pub(super) shared: Arc<Shared>,
+    /// The checkpoint on the disk.
+    pub(super) checkpoint: Checkpoint,
+}
+
+/// Why a pass did not end.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// To be tried again when there is space.
+    NoSpace,
+    /// The log is ending; the next opening begins the pass anew.
+    Ending,
+    Final(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Final(error)
+    }
+}
+
+/// An I/O error of a pass.
+pub(super) fn failure(doing: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Failure {
+    move |e| if is_no_space(&e) { Failure::NoSpace } else { Failure::Final(io_error(doing, path)(e)) }
+}
+
+/// What a pass will change for one partition.
+struct Outcome {
+    partition: Arc<Partition>,
+    /// The first offset kept.
+    start: u64,
+    /// The file that was lengthened or added.
+    file: Option<(PathBuf, SettledMeta)>,
+    /// Behind the last offset of the segment.
+    to: u64,
+}
+
+impl Settler {
+    pub(super) fn new(shared: Arc<Shared>, checkpoint: Checkpoint) -> Self {
+        let settler = Self { shared, checkpoint };
+        settler.tell_size();
+        settler
+    }
+
+    fn tell_size(&self) {
+        let files = self.checkpoint.files.values().flat_map(|p| p.values()).flatten();
+        self.shared.preparer.settled(files.map(|file| file.len).sum());
+    }
+
+    /// Works until the log ends.
+    pub(super) fn run(mut self) {
+        self.sweep();
+        while !self.ending() {
+            let next = self.shared.sealed.lock().front().cloned();
+            let (done, again) = match &next {
+                Some(sealed) => (self.settle(sealed).map(|()| drop(self.shared.sealed.lock().pop_front())), true),
+                None => (self.tidy(), false),
+            };
+            match done {
+                Ok(()) if again => continue,
+                Ok(()) => {}
+                Err(Failure::Ending) => return,
+                Err(Failure::NoSpace) => {
+                    tracing::warn!("no space to settle events; they stay in the journal");
+                    if let Err(Failure::Final(error)) = self.tidy() {
+                        return self.shared.stop(&error.to_string());
+                    }
+                }
+                Err(Failure::Final(error)) => {
+                    tracing::error!(%error, "the log has stopped");
+                    return self.shared.stop(&error.to_string());
+                }
+            }
+            let mut sealed = self.shared.sealed.lock();
+            if (sealed.is_empty() || next.is_some()) && !self.ending() {
+                self.shared.settle_now.wait_for(&mut sealed, self.shared.options.tidy_every);
+            }
+        }
+    }
+
+    /// Removes files that the checkpoint does not name: of passes that did not end, or past their retention.
+    fn sweep(&self) {
+        let (vfs, layout) = (self.shared.options.vfs.as_ref(), &self.shared.layout);
+        let topics = self.shared.topics.read();
+        for partition in topics.by_id.values().flat_map(|topic| &topic.partitions) {
+            let dir = layout.partition(&partition.at.topic, partition.at.partition.0);
+            let Ok(entries) = vfs.list(&dir) else { continue };
+            let files = self.checkpoint.files.get(&partition.topic).and_then(|p| p.get(&partition.at.partition.0));
+            for entry in entries {
+                let known = |file: &SettledMeta| entry.name == super::layout::settled_name(Offset(file.base));
+                if !files.is_some_and(|files| files.iter().any(known))
+                    && let Err(error) = vfs.remove(&dir.join(&entry.name))
+                {
+                    tracing::warn!(dir = %dir.display(), %error, "a file that is not needed stays");
+                }
+            }
+        }
+    }
+
+    fn ending(&self) -> bool {
+        self.shared.ending.load(Ordering::Acquire)
+    }
+
+    fn settle(&mut self, sealed: &Sealed) -> Result<(), Failure> {
+        let mut next = self.state_after(sealed)?;
+        let topics: Vec<Arc<Topic>> = self.shared.topics.read().by_id.values().cloned().collect();
+        let (mut outcomes, mut dirs) = (Vec::new(), BTreeSet::new());
+        for topic in &topics {
+            for partition in &topic.partitions {
+                if self.ending() {
+                    return Err(Failure::Ending);
+                }
+                if let Some(outcome) = self.settle_partition(topic, partition, sealed, &mut next, &mut dirs)? {
+                    outcomes.push(outcome);
+                }
+            }
+        }
+        let vfs = self.shared.options.vfs.as_ref();
+        for dir in dirs {
+            vfs.sync_dir(&dir).map_err(failure("syncing", &dir))?;
+        }
+        self.save(next)?;
+        for outcome in outcomes {
+            publish(outcome, sealed);
+        }
+        self.shared.preparer.recycle(sealed);
+        Ok(())
+    }
+
+    /// Replaces the checkpoint.
+    pub(super) fn save(&mut self, next: Checkpoint) -> Result<(), Failure> {
+        let layout = &self.shared.layout;
+        next.save(self.shared.options.vfs.as_ref(), layout).map_err(failure("writing", &layout.checkpoint()))?;
+        self.checkpoint = next;
+        self.tell_size();
+        Ok(())
+    }
+
+    /// The checkpoint after a segment, but for the files.
+    fn state_after(&self, sealed: &Sealed) -> Result<Checkpoint, Failure> {
+        let mut next = self.checkpoint.clone();
+        let segment = &sealed.segment;
+        let mut walker = Walker::open(self.shared.options.vfs.as_ref(), &segment.path, next.log, segment.id)?;
+        let mut at = 0;
+        while at < sealed.end {
+            let what = match walker.group(at)? {
+                Found::Group(group) => {
+                    for frame in &group.frames {
+                        next.state.apply(frame).map_err(|what| corrupt(segment, what, at))?;
+                    }
+                    (next.seq, next.crc) = (group.header.seq, group.crc);
+                    next.incarnation = next.incarnation.max(group.header.incarnation);
+                    at = group.end();
+                    continue;
+                }
+                Found::Bad(what) => what,
+            };
+            return Err(corrupt(segment, what, at).into());
+        }
+        next.segment = segment.id;
+        Ok(next)
+    }
+
+    fn settle_partition(
+        &self,
+        topic: &Topic,
+        partition: &Arc<Partition>,
+        sealed: &Sealed,
+        next: &mut Checkpoint,
+        dirs: &mut BTreeSet<PathBuf>,
+    ) -> Result<Option<Outcome>, Failure> {
+        let id = sealed.segment.id;
+        let (entries, start): (Vec<Entry>, u64) = {
+            let contents = partition.contents.lock();
+            let mine = contents.entries.iter().take_while(|entry| entry.segment.id <= id);
+            (mine.cloned().collect(), contents.start)
+        };
+        let number = partition.at.partition.0;
+        let files = next.files.entry(partition.topic).or_default().entry(number).or_default();
+        let keep_from = |next: &mut super::state::State, start: u64| {
+            let starts = next.topics.get_mut(&partition.topic).map(|topic| &mut topic.starts);
+            if let Some(kept) = starts.and_then(|starts| starts.get_mut(number as usize)) {
+                *kept = (*kept).max(start);
+            }
+        };
+        let Some(to) = entries.last().map(Entry::next) else {
+            keep_from(&mut next.state, start);
+            return Ok(None);
+        };
+        let limits = limits(&self.shared, topic, number);
+        // What is settled and still kept must not have a hole behind it.
+        let dead = if files.is_empty() { dead(&entries, &limits, start) } else { 0 };
+        let (gone, live) = entries.split_at_checked(dead).unwrap_or((&[], &entries));
+        let start = gone.last().map_or(start, |entry| start.max(entry.next()));
+        if let Some(kept) = next.state.topics.get_mut(&partition.topic).and_then(|t| t.starts.get_mut(number as usize))
+        {
+            *kept = (*kept).max(start);
+        }
+        let file = if live.is_empty() { None } else { Some(self.write(topic, partition, live, files, &limits, dirs)?) };
+        Ok(Some(Outcome { partition: partition.clone(), start, file, to }))
+    }
+
+    fn write(
+        &self,
+        topic: &Topic,
+        partition: &Arc<Partition>,
+        live: &[Entry],
+        files: &mut Vec<SettledMeta>,
+        limits: &Limits,
+        dirs: &mut BTreeSet<PathBuf>,
+    ) -> Result<(PathBuf, SettledMeta), Failure> {
+        let vfs = self.shared.options.vfs.as_ref();
+        let (layout, number) = (&self.shared.layout, partition.at.partition.0);
+        let time = live.last().map_or(0, |entry| entry.time);
+        let base = live.first().map_or(0, |entry| entry.base);
+        let goes_on = files.last().is_some_and(|file| {
+            file.len < self.shared.options.settled_file_bytes && time - file.oldest < limits.file_span_us
+        });
+        if !goes_on {
+            let dir = layout.partition(&partition.at.topic, number);
+            vfs.create_dir_all(&dir).map_err(failure("making", &dir))?;
+            dirs.extend(dir.ancestors().take(3).map(|dir| dir.to_owned()));
+            files.push(SettledMeta { base, next: base, len: 0, oldest: time, newest: time, raw: 0 });
+        }
+        let meta = files.last_mut().ok_or_else(|| Error::Refused("no file to settle to".into()))?;
+        let path = layout.settled(&partition.at.topic, number, Offset(meta.base));
+        let file = vfs.open(&path, OpenOptions::CREATE).map_err(failure("opening", &path))?;
+        let (mut out, mut rest) = (Vec::new(), live);
+        while let Some(n) = block_len(rest) {
+            let (block, after) = rest.split_at_checked(n).unwrap_or((rest, &[]));
+            meta.raw += self.block(topic, partition, block, &mut out)?;
+            rest = after;
+            if out.len() >= WRITE_BYTES || rest.is_empty() {
+                file.write_all_at(&out, meta.len).map_err(failure("writing", &path))?;
+                meta.len += out.len() as u64;
+                count(&self.shared.counters.settled_bytes, out.len() as u64);
+                out.clear();
+            }
+        }
+        file.sync_data().map_err(failure("syncing", &path))?;
+        meta.next = live.last().map_or(meta.next, Entry::next);
+        meta.newest = meta.newest.max(time);
+        Ok((path, meta.clone()))
+    }
+
+    /// Appends a block with the events of `entries` to `out`; answers their bytes before compression.
+    fn block(
+        &self,
+        topic: &Topic,
+        partition: &Partition,
+        entries: &[Entry],
+        out: &mut Vec<u8>,
+    ) -> Result<u64, Failure> {
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(0) };
+        let info = BlockInfo {
+            base: first.base,
+            rows: entries.iter().map(|entry| entry.rows).sum(),
+            schema_version: first.schema_version,
+            watermark: last.watermark,
+            newest: last.time,
+        };
+        let at = partition.at.to_string();
+        if entries.len() == 1 {
+            let bytes = load_bytes(first, &at)?;
+            encode_block(info, bytes.as_slice(), out);
+            return Ok(bytes.len() as u64);
+        }
+        let schema = topic.schema(first.schema_version);
+        let schema = schema.ok_or_else(|| Error::Refused(format!("{at} has events of an unknown schema version")))?;
+        let schema = schema.physical();
+        let load = |entry: &Entry| match &entry.cached {
+            Some(rows) => Ok(rows.clone()),
+            None => load_entry(entry, schema, &at),
+        };
+        let batches = entries.iter().map(load).collect::<Result<Vec<_>, _>>()?;
+        let rows =
+            concat_batches(schema, &batches).map_err(|e| Error::Refused(format!("merging events of {at}: {e}")))?;
+        let mut raw = Vec::with_capacity(BLOCK_BYTES + BLOCK_BYTES / 4);
+        ipc::encode(&rows, &mut raw).map_err(|e| Error::Refused(format!("merging events of {at}: {e}")))?;
+        encode_block(info, &raw, out);
+        Ok(raw.len() as u64)
+    }
+}
+
+/// How many entries at the front are past their retention.
+fn dead(entries: &[Entry], limits: &Limits, start: u64) -> usize {
+    let gone = |entry: &&Entry| entry.next() <= start || limits.is_past(entry.time, entry.next());
+    entries.iter().take_while(gone).count()
+}
+
+/// How many entries at the front make one block; `None` without entries.
+fn block_len(entries: &[Entry]) -> Option<usize> {
+    let first = entries.first()?;
+    let (mut n, mut bytes, mut next) = (1, first.len as usize, first.next());
+    let mut before = first;
+    for entry in entries.iter().skip(1) {
+        bytes += entry.len as usize;
+        let fits = entry.base == next && entry.schema_version == first.schema_version && bytes <= BLOCK_BYTES;
+        // A watermark stands behind its own events, and one without events has an offset of its own.
+        if !fits || before.watermark.is_some() || entry.rows == 0 || before.rows == 0 {
+            break;
+        }
+        (n, next, before) = (n + 1, entry.next(), entry);
+    }
+    Some(n)
+}
+
+fn corrupt(segment: &super::segment::Segment, what: String, at: u64) -> Error {
+    Error::Corrupt { what, path: segment.path.clone(), at, affected: "unknown".into() }
+}
+
+/// Lets readers find what was settled.
+fn publish(outcome: Outcome, sealed: &Sealed) {
+    let mut contents = outcome.partition.contents.lock();
+    contents.advance_start(outcome.start);
+    if let Some((path, meta)) = outcome.file {
+        if contents.files.back().is_some_and(|last| last.path == path) {
+            contents.files.pop_back();
+        }
+        contents.files.push_back(Arc::new(SettledFile { path, meta }));
+    }
+    while contents.entries.front().is_some_and(|e| e.segment.id <= sealed.segment.id && e.next() <= outcome.to) {
+        contents.entries.pop_front();
+    }
+}
