@@ -163,7 +163,7 @@ fn write_place(
     let width = (place.width.max(1) as usize).min(text.chars().count().saturating_sub(column - 1).max(1));
     writeln!(f, "{:gutter$}{arrow} {}:{}:{}", "", place.file, place.line, place.column)?;
     writeln!(f, "{:gutter$} |", "")?;
-    writeln!(f, "{:>gutter$} | {text}", place.line)?;
+    writeln!(f, "{}", format!("{:>gutter$} | {text}", place.line).trim_end())?;
     write!(f, "{:gutter$} | {:pad$}{}", "", "", "^".repeat(width), pad = column - 1)?;
     match label {
         Some(label) => writeln!(f, " {label}"),
@@ -198,9 +198,7 @@ impl Diagnostics {
     #[must_use]
     pub fn sorted(mut self) -> Self {
         let rank = |file: &str| usize::from(!(file.ends_with(".yaml") || file.ends_with(".yml")));
-        self.0.sort_by_cached_key(|d| {
-            d.place.as_ref().map(|p| (rank(&p.file), p.file.clone(), p.line, p.column))
-        });
+        self.0.sort_by_cached_key(|d| d.place.as_ref().map(|p| (rank(&p.file), p.file.clone(), p.line, p.column)));
         self
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use millstream_service::event::Name;
 
 use super::files::Files;
+use super::outside::Secrets;
 use super::scalars;
 use super::source_text::{SourceTexts, Span, Spanned};
 use super::yaml::{Node, Scalar, Value};
@@ -23,6 +24,8 @@ pub(crate) struct Decoder<'a> {
     pub(crate) files: &'a dyn Files,
     /// The files read for `sql_file`, as written and with their text.
     pub(crate) sql_files: Vec<(String, String)>,
+    /// The values that came from outside.
+    pub(crate) secrets: Secrets,
 }
 
 /// A mapping whose keys were checked against what is allowed.
@@ -62,12 +65,18 @@ impl<'n> Fields<'n> {
 
 impl<'a> Decoder<'a> {
     pub(crate) fn new(files: &'a dyn Files) -> Self {
-        Self { sources: SourceTexts::default(), found: Diagnostics::default(), files, sql_files: Vec::new() }
+        Self {
+            sources: SourceTexts::default(),
+            found: Diagnostics::default(),
+            files,
+            sql_files: Vec::new(),
+            secrets: Secrets::default(),
+        }
     }
 
     pub(crate) fn report(&mut self, span: Span, diagnostic: Diagnostic) {
         let place = self.sources.place(span);
-        self.found.0.push(diagnostic.at(place));
+        self.found.0.push(self.secrets.mask(diagnostic.at(place)));
     }
 
     fn wrong_type(&mut self, node: &Node, what: &str, expected: &str) {

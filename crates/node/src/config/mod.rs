@@ -39,6 +39,8 @@ pub struct Loaded {
     pub text: String,
     /// The SQL files, as written in the pipeline file, and their texts.
     pub sql_files: Vec<(String, String)>,
+    /// Values from outside, to be kept out of messages.
+    pub(crate) secrets: outside::Secrets,
 }
 
 impl Config {
@@ -73,10 +75,10 @@ impl Config {
         };
         outside::resolve(&mut root, &mut decoder);
         let config = read::read_config(&mut decoder, &root);
-        let decode::Decoder { sources, found, sql_files, .. } = decoder;
+        let decode::Decoder { sources, found, sql_files, secrets, .. } = decoder;
         match config {
             Some(config) if found.errors() == 0 => {
-                Ok(Loaded { config, sources, path: path.to_owned(), text, sql_files })
+                Ok(Loaded { config, sources, path: path.to_owned(), text, sql_files, secrets })
             }
             _ => Err(found.sorted()),
         }

@@ -9,6 +9,28 @@ use super::source_text::Span;
 use super::yaml::{Node, Scalar, Value};
 use crate::diagnostic::Diagnostic;
 
+/// Shorter values than this are not masked: they would blot out words that have nothing to do with them.
+const SECRET_BYTES_MIN: usize = 4;
+
+/// The values that came from outside, which no message may repeat.
+#[derive(Debug, Clone, Default)]
+pub struct Secrets(Vec<String>);
+
+impl Secrets {
+    /// The diagnostic without any of the values in its words.
+    #[must_use]
+    pub(crate) fn mask(&self, mut diagnostic: Diagnostic) -> Diagnostic {
+        for secret in &self.0 {
+            let words =
+                std::iter::once(&mut diagnostic.message).chain(&mut diagnostic.label).chain(&mut diagnostic.notes);
+            for word in words.filter(|w| w.contains(secret.as_str())) {
+                *word = word.replace(secret.as_str(), "***");
+            }
+        }
+        diagnostic
+    }
+}
+
 /// Replaces every reference in the tree's scalars (keys stay as they are).
 pub(crate) fn resolve(node: &mut Node, decoder: &mut Decoder<'_>) {
     match &mut node.value {
@@ -45,7 +67,11 @@ fn resolve_scalar(scalar: &mut Scalar, span: Span, decoder: &mut Decoder<'_>) {
         } else {
             let what = whole.split_once(':').map_or("", |(_, what)| what);
             scalar.text.push_str(before);
-            scalar.text.push_str(&value(kind, what, span, decoder));
+            let value = value(kind, what, span, decoder);
+            scalar.text.push_str(&value);
+            if value.len() >= SECRET_BYTES_MIN {
+                decoder.secrets.0.push(value);
+            }
             scalar.secret = true;
         }
         rest = tail;

@@ -150,9 +150,9 @@ fn read_server(decoder: &mut Decoder<'_>, node: &Node) -> ServerSettings {
         settings.listen = listen;
         if !listen.ip().is_loopback() {
             let message = format!("`{listen}` can be reached from other machines, which needs TLS and a token");
-            let diagnostic = Diagnostic::error("listen-open", message)
-                .label("listen on 127.0.0.1")
-                .note("TLS and tokens are not in this version yet: put a proxy with both in front of a loopback address");
+            let diagnostic = Diagnostic::error("listen-open", message).label("listen on 127.0.0.1").note(
+                "TLS and tokens are not in this version yet: put a proxy with both in front of a loopback address",
+            );
             decoder.report(node.span, diagnostic);
         }
     }
@@ -323,7 +323,8 @@ pub fn format_of(path: &std::path::Path) -> Option<Format> {
 }
 
 pub(crate) fn read_file_format(decoder: &mut Decoder<'_>, node: &Node) -> Option<Format> {
-    let choices = [("ndjson", Format::Ndjson), ("json", Format::Ndjson), ("jsonl", Format::Ndjson), ("csv", Format::Csv)];
+    let choices =
+        [("ndjson", Format::Ndjson), ("json", Format::Ndjson), ("jsonl", Format::Ndjson), ("csv", Format::Csv)];
     decoder.choice(node, "`format`", &choices)
 }
 
@@ -339,7 +340,8 @@ fn read_columns(decoder: &mut Decoder<'_>, node: &Node, what: &str) -> Option<Ve
     let mut columns: Vec<(Column, Span)> = Vec::with_capacity(entries.len());
     let mut good = true;
     let mut open = false;
-    for (name, value, span) in entries {
+    let names: Vec<&str> = entries.iter().map(|(name, ..)| *name).collect();
+    for (i, (name, value, span)) in entries.into_iter().enumerate() {
         if open && value.is_null() && (name.contains(')') || name.contains('>')) {
             open = false;
             continue;
@@ -356,7 +358,9 @@ fn read_columns(decoder: &mut Decoder<'_>, node: &Node, what: &str) -> Option<Ve
                 open = scalar.style == Style::Plain && unclosed(&scalar.text);
                 let diagnostic = if open {
                     let message = format!("YAML ends `{}` at the comma inside a {{flow mapping}}", scalar.text);
-                    Diagnostic::error("column-type-cut", message).label(format!("write it in quotes: \"{}...\"", scalar.text))
+                    let rest = names.get(i + 1).copied().unwrap_or("...");
+                    let label = format!("write it in quotes: \"{},{rest}\"", scalar.text);
+                    Diagnostic::error("column-type-cut", message).label(label)
                 } else {
                     let label = did_you_mean(&error.word, ColumnType::names().iter().copied());
                     Diagnostic::error("column-type", format!("{what}: {}", error.message)).label_if(label)

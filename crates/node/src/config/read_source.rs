@@ -75,9 +75,9 @@ fn read_http(decoder: &mut Decoder<'_>, node: &Node) -> Option<HttpSourceSetting
         }
         Some(path)
     });
-    let format = f.get("format").and_then(|n| {
-        decoder.choice(n, "`format`", &[("json", Format::Json), ("ndjson", Format::Json)])
-    });
+    let format = f
+        .get("format")
+        .and_then(|n| decoder.choice(n, "`format`", &[("json", Format::Json), ("ndjson", Format::Json)]));
     let idempotency = f.get("idempotency").and_then(|n| {
         let f = decoder.fields(n, first_line(n.span), "`idempotency`", &["ttl"], &[])?;
         let ttl = f.need(decoder, "ttl").and_then(|n| decoder.duration(n, "`ttl`"))?;

@@ -109,9 +109,9 @@ pub(crate) fn parse(text: &str, file: u16) -> Result<Node, Problem> {
         builder.take(event, Span { file, start: pos(&span.start), end: pos(&span.end) })?;
     }
     let start = Pos { line: 1, column: 1 };
-    builder.root.ok_or_else(|| {
-        (Span { file, start, end: start }, Diagnostic::error("yaml-empty", "the file has no content"))
-    })
+    builder
+        .root
+        .ok_or_else(|| (Span { file, start, end: start }, Diagnostic::error("yaml-empty", "the file has no content")))
 }
 
 struct Builder {
@@ -150,7 +150,10 @@ impl Builder {
                         Open::List(items) => Value::List(items),
                         Open::Map(entries, _) => Value::Map(entries),
                     };
-                    self.finish(Node { span: Span { file: self.file, start: start.start, end: span.end }, value }, anchor)?;
+                    self.finish(
+                        Node { span: Span { file: self.file, start: start.start, end: span.end }, value },
+                        anchor,
+                    )?;
                 }
             }
             Event::Alias(anchor) => {
