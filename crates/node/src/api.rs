@@ -9,7 +9,6 @@
 
 mod change;
 mod control;
-mod diagnostic;
 mod error;
 mod events;
 mod letters;
@@ -20,9 +19,9 @@ mod status;
 mod tests;
 mod topics;
 
+pub use crate::diagnostic::{Diagnostic, Diagnostics, Place, Related, Severity};
 pub use change::{Applied, Change, ChangeKind, PartKind, PipelineText, Plan};
 pub use control::{Fault, InjectRequest, ScaleRequest, ServiceAnswer};
-pub use diagnostic::{Diagnostic, Diagnostics, Place, Severity};
 pub use error::{ApiError, codes};
 pub use events::{EventLine, EventsQuery, From, ParseFromError};
 pub use letters::{

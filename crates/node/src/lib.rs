@@ -7,8 +7,10 @@
 pub mod api;
 pub mod config;
 pub mod diagnostic;
+pub mod plan;
 
 pub use config::{Config, Loaded};
 pub use diagnostic::{Diagnostic, Diagnostics};
+pub use plan::{Pipeline, plan};
 pub use millstream_connect as connect;
 pub use millstream_service as service;

@@ -1,0 +1,127 @@
+//! The definitions of parts: everything that decides what a part does, and nothing else.
+
+use millstream_service::event::Schema;
+
+use super::version::Definition;
+use crate::config::{LookupSettings, Named, Otherwise, ServiceSettings, SinkSettings, SourceSettings};
+
+fn list<T: std::fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
+    items.into_iter().map(|i| i.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn optional(definition: &mut Definition, path: &str, value: Option<impl std::fmt::Debug>) {
+    if let Some(value) = value {
+        definition.set(path, format!("{value:?}").to_lowercase());
+    }
+}
+
+pub(super) fn lookup(settings: &LookupSettings) -> Definition {
+    let mut d = Definition::default();
+    d.set("file.path", settings.file.path.value.display());
+    optional(&mut d, "file.format", settings.file.format);
+    optional(&mut d, "file.compression", settings.file.compression);
+    optional(&mut d, "file.refresh", settings.file.refresh);
+    d.set("key", list(settings.key.iter().map(|k| &k.value)));
+    for (column, _) in &settings.columns {
+        let mark = if column.nullable { "" } else { "!" };
+        d.set(format!("columns.{}", column.name), format!("{}{mark}", column.kind));
+    }
+    d
+}
+
+pub(super) fn source(settings: &SourceSettings, schema: &Schema) -> Definition {
+    let mut d = Definition::default();
+    d.set("to", &settings.to.value);
+    d.set("columns", schema);
+    optional(&mut d, "unknown", Some(settings.unknown));
+    if let Some(http) = &settings.http {
+        d.set("http.path", &http.path.value);
+        optional(&mut d, "http.max_body", http.max_body);
+        optional(&mut d, "http.max_event", http.max_event);
+        optional(&mut d, "http.max_requests", http.max_requests);
+        optional(&mut d, "http.idempotency.ttl", http.idempotency.as_ref().map(|i| i.ttl));
+        if let Some(reply) = &http.reply {
+            d.set("http.reply.from", list(reply.from.iter().map(|n| &n.value)));
+            d.set("http.reply.match", &reply.matching.value);
+            optional(&mut d, "http.reply.timeout", reply.timeout);
+        }
+    }
+    if let Some(file) = &settings.file {
+        d.set("file.path", file.path.value.display());
+        optional(&mut d, "file.format", file.format);
+        optional(&mut d, "file.compression", file.compression);
+        d.set("file.follow", file.follow);
+    }
+    if let Some(stdin) = &settings.stdin {
+        optional(&mut d, "stdin.format", Some(stdin.format));
+    }
+    if let Some(generate) = &settings.generate {
+        optional(&mut d, "generate.kind", Some(generate.kind));
+        optional(&mut d, "generate.rate", generate.rate);
+        optional(&mut d, "generate.count", generate.count);
+        optional(&mut d, "generate.seed", generate.seed);
+        optional(&mut d, "generate.customers", generate.customers);
+        optional(&mut d, "generate.merchants", generate.merchants);
+        optional(&mut d, "generate.start", generate.start.as_ref().map(|s| &s.value));
+        optional(&mut d, "generate.bad", generate.bad);
+        optional(&mut d, "generate.out_of_order", generate.out_of_order);
+    }
+    d
+}
+
+/// A service's definition. The number of instances is no part of it: it changes nothing but speed.
+pub(super) fn service(settings: &ServiceSettings, input: &Schema, lookups: &Named<LookupSettings>) -> Definition {
+    let mut d = Definition::default();
+    d.set("from", list(settings.from.iter().map(|n| &n.value)));
+    d.set("input", input);
+    for (name, sql) in &settings.check {
+        d.set(format!("check.{}", name.value), &sql.text);
+    }
+    if let Some(otherwise) = &settings.otherwise {
+        let text = match &otherwise.value {
+            Otherwise::DeadLetter => "dead_letter".to_owned(),
+            Otherwise::Drop => "drop".to_owned(),
+            Otherwise::Tag => "tag".to_owned(),
+            Otherwise::Topic(name) => name.to_string(),
+        };
+        d.set("else", text);
+    }
+    if let Some(sql) = &settings.sql {
+        d.set("sql", &sql.text);
+    }
+    for (name, lookup) in lookups {
+        let columns: Vec<String> = lookup.columns.iter().map(|(c, _)| c.to_string()).collect();
+        let key = list(lookup.key.iter().map(|k| &k.value));
+        d.set(format!("lookup.{}", name.value), format!("{} by {key}", columns.join(", ")));
+    }
+    if let Some(to) = &settings.to {
+        d.set("to", &to.value);
+    }
+    if let Some(route) = &settings.route {
+        let mode = if route.first.is_some() { "first" } else { "all" };
+        for (i, case) in route.cases().iter().enumerate() {
+            d.set(format!("route.{mode}.{i:03}"), format!("when {} to {}", case.when.text, case.to.value));
+        }
+        d.set("route.otherwise", &route.otherwise.value);
+        if let Some(targets) = &route.targets {
+            d.set("route.targets", list(targets.iter().map(|n| &n.value)));
+        }
+    }
+    optional(&mut d, "batch_max", settings.batch_max);
+    d
+}
+
+pub(super) fn sink(settings: &SinkSettings) -> Definition {
+    let mut d = Definition::default();
+    d.set("from", list(settings.from.iter().map(|n| &n.value)));
+    if let Some(file) = &settings.file {
+        d.set("file.path", file.path.value.display());
+        optional(&mut d, "file.format", file.format);
+        optional(&mut d, "file.roll.bytes", file.roll.as_ref().and_then(|r| r.bytes));
+        optional(&mut d, "file.roll.every", file.roll.as_ref().and_then(|r| r.every));
+    }
+    if let Some(stdout) = &settings.stdout {
+        optional(&mut d, "stdout.format", Some(stdout.format));
+    }
+    d
+}

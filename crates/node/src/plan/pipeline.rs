@@ -1,0 +1,131 @@
+//! A planned pipeline: everything known that can be known without running it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millstream_service::event::{Name, Schema};
+use millstream_service::flow::{LookupSchema, Query, Rules};
+use millstream_service::log::TopicSpec;
+use millstream_service::{Else, Output};
+
+use super::version::Definition;
+use crate::config::{LookupSettings, SinkSettings, SourceSettings};
+use crate::diagnostic::Diagnostics;
+
+/// A pipeline that can run.
+#[derive(Clone)]
+pub struct Pipeline {
+    /// Its name.
+    pub name: Name,
+    /// All topics that sources, services and sinks name, by name.
+    pub topics: BTreeMap<Name, Topic>,
+    /// Lookups in the order of the file.
+    pub lookups: Vec<Lookup>,
+    /// Sources in the order of the file.
+    pub sources: Vec<Source>,
+    /// Services, each behind those whose output it reads.
+    pub services: Vec<Service>,
+    /// Sinks in the order of the file.
+    pub sinks: Vec<Sink>,
+    /// What is probably not meant.
+    pub warnings: Diagnostics,
+}
+
+/// A topic.
+#[derive(Debug, Clone)]
+pub struct Topic {
+    /// As the log needs it.
+    pub spec: TopicSpec,
+    /// The column with the event time.
+    pub event_time: Option<EventTime>,
+    /// Sources and services that write it.
+    pub writers: Vec<Name>,
+    /// Services and sinks that read it.
+    pub readers: Vec<Name>,
+}
+
+/// The time at which events happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventTime {
+    /// The column.
+    pub column: String,
+    /// How much later than its successors an event may come.
+    pub max_out_of_orderness: Duration,
+}
+
+/// A lookup.
+#[derive(Debug, Clone)]
+pub struct Lookup {
+    /// Its name.
+    pub name: Name,
+    /// Its columns and key.
+    pub schema: LookupSchema,
+    /// Where it comes from.
+    pub settings: LookupSettings,
+    /// What decides what it holds.
+    pub definition: Definition,
+}
+
+/// A source.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Its name.
+    pub name: Name,
+    /// Its settings.
+    pub settings: SourceSettings,
+    /// The columns of its topic.
+    pub schema: Schema,
+    /// What decides what it does.
+    pub definition: Definition,
+}
+
+/// A service.
+#[derive(Clone)]
+pub struct Service {
+    /// Its name.
+    pub name: Name,
+    /// The topics it reads.
+    pub inputs: Vec<Name>,
+    /// The rules and what happens to events that break them.
+    pub check: Option<(Arc<Rules>, Else)>,
+    /// The rules' names and texts.
+    pub rules: Vec<(String, String)>,
+    /// The query.
+    pub query: Option<Arc<Query>>,
+    /// Where its events go.
+    pub output: Output,
+    /// The topics they go to, dead letters apart.
+    pub outputs: Vec<Name>,
+    /// The cases of its route: condition and target, `otherwise` last.
+    pub cases: Vec<(String, String)>,
+    /// The columns of its output.
+    pub schema: Schema,
+    /// The lookups it joins.
+    pub lookups: Vec<Name>,
+    /// How many workers.
+    pub instances: u32,
+    /// The most rows per batch.
+    pub batch_max: Option<u32>,
+    /// What decides what it does.
+    pub definition: Definition,
+}
+
+/// A sink.
+#[derive(Debug, Clone)]
+pub struct Sink {
+    /// Its name.
+    pub name: Name,
+    /// Its settings.
+    pub settings: SinkSettings,
+    /// The topics it reads.
+    pub inputs: Vec<Name>,
+    /// What decides what it does.
+    pub definition: Definition,
+}
+
+impl std::fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pipeline({})", self.name)
+    }
+}

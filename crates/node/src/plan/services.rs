@@ -1,0 +1,293 @@
+//! Plans one service: its input, rules, SQL and route, and what it writes.
+
+use std::sync::Arc;
+
+use millstream_service::event::{Name, Schema};
+use millstream_service::flow::{
+    Catalog, Query, RouteCase, RouteMode, RouteTarget, Routes, Rules, SqlError, plan_query, plan_routes, plan_rules,
+};
+use millstream_service::log::TopicSpec;
+use millstream_service::{Else, Output, dead_letter, tagged};
+
+use super::graph::{letters_of, targets};
+use super::topics::{Written, side_by_side};
+use super::{EventTime, Planner, Service, define};
+use crate::config::{Otherwise, RouteSettings, ServiceSettings, Span, Spanned, Sql};
+use crate::diagnostic::{Diagnostic, did_you_mean};
+
+impl Planner<'_> {
+    /// Plans the service at a place of the file. Where its input is not known, its outputs are not known either.
+    pub(super) fn service(&mut self, place: usize) {
+        let config = self.config;
+        let Some((name, settings)) = config.services.get(place) else { return };
+        let outputs = targets(settings);
+        if self.plan_service(name, settings, &outputs).is_none() {
+            self.unknown.extend(outputs.into_iter().map(|t| t.value));
+        }
+    }
+
+    fn plan_service(
+        &mut self,
+        name: &Spanned<Name>,
+        settings: &ServiceSettings,
+        outputs: &[Spanned<Name>],
+    ) -> Option<()> {
+        let input = self.input(&name.value, "service", &settings.from)?;
+        let otherwise = settings.otherwise.as_ref().map_or(&Otherwise::DeadLetter, |o| &o.value);
+        let rules = self.rules(settings, &input.schema);
+        let checked = match otherwise {
+            Otherwise::Tag if !settings.check.is_empty() => tagged(&input.schema).ok()?,
+            _ => input.schema.clone(),
+        };
+        let query = self.query(name, settings, &checked);
+        let (rules, query) = (rules?, query?);
+        let schema = query.as_ref().map_or(&checked, |q| q.schema()).clone();
+        let output = self.output(settings, &schema)?;
+        let pass = |column: &str| match &query {
+            Some(query) => query.passes_through(column),
+            None => Some(column.to_owned()),
+        };
+        let lead = self.topics.get(&settings.from.first()?.value);
+        let event_time = lead.and_then(|t| t.event_time.clone()).and_then(|t| {
+            Some(EventTime { column: pass(&t.column)?, max_out_of_orderness: t.max_out_of_orderness })
+        });
+        let key: Option<Vec<String>> = input.key.iter().map(|k| pass(k)).collect();
+        let partitions = input.partitions;
+        for target in outputs {
+            let broken = matches!(otherwise, Otherwise::Topic(t) if *t == target.value);
+            let written = if broken {
+                let event_time = lead_event_time(self, settings);
+                Written { schema: &input.schema, event_time, key: Some(input.key.clone()), partitions }
+            } else {
+                Written { schema: &schema, event_time: event_time.clone(), key: key.clone(), partitions }
+            };
+            self.write(&name.value, &target.value, &written);
+        }
+        self.read(&name.value, &settings.from);
+        let lookups: Vec<Name> = query.as_ref().map(|q| q.lookups().to_vec()).unwrap_or_default();
+        let joined = self.config.lookups.iter().filter(|(n, _)| lookups.contains(&n.value)).cloned().collect();
+        self.services.push(Service {
+            name: name.value.clone(),
+            inputs: settings.from.iter().map(|f| f.value.clone()).collect(),
+            check: rules.map(|r| (Arc::new(r), otherwise_of(otherwise))),
+            rules: settings.check.iter().map(|(n, sql)| (n.value.clone(), sql.text.clone())).collect(),
+            query: query.map(Arc::new),
+            output,
+            outputs: outputs.iter().map(|t| t.value.clone()).collect(),
+            cases: cases(settings.route.as_ref()),
+            schema,
+            lookups,
+            instances: settings.instances.unwrap_or(1),
+            batch_max: settings.batch_max,
+            definition: define::service(settings, &input.schema, &joined),
+        });
+        Some(())
+    }
+
+    /// The topic that a name in `from` means: a planned one, or the dead letters of a component.
+    pub(super) fn input_topic(&mut self, who: &str, from: &Spanned<Name>) -> Option<TopicSpec> {
+        if let Some(topic) = self.topics.get(&from.value) {
+            return Some(topic.spec.clone());
+        }
+        if self.unknown.contains(&from.value) {
+            return None;
+        }
+        if let Some(spec) = self.letters(&from.value) {
+            return Some(spec);
+        }
+        if self.settings(&from.value).is_some() {
+            let message = format!("{who} reads topic `{}`, which nobody writes", from.value);
+            let label = "declare its columns, or let a service write it";
+            self.report(from.span, Diagnostic::error("topic-columns", message).label(label));
+            return None;
+        }
+        let known: Vec<String> = self.topics.keys().chain(self.writers.keys()).map(ToString::to_string).collect();
+        let message = format!("{who} reads topic `{}`, which no line defines", from.value);
+        let label = did_you_mean(from.value.as_str(), known.iter().map(String::as_str));
+        self.report(from.span, Diagnostic::error("topic-unknown", message).label_if(label));
+        None
+    }
+
+    /// The dead letters of a service or source of this pipeline.
+    pub(super) fn letters(&self, topic: &Name) -> Option<TopicSpec> {
+        let owner = letters_of(topic)?;
+        if let Some(service) = self.services.iter().find(|s| s.name == owner) {
+            let lead = self.topics.get(service.inputs.first()?)?;
+            let specs = dead_letter::service_topics(&owner, lead.spec.partitions).ok()?;
+            return specs.into_iter().find(|s| s.name == *topic);
+        }
+        self.config.sources.iter().find(|(n, _)| n.value == owner)?;
+        dead_letter::source_topics(&owner, 1).ok()?.into_iter().find(|s| s.name == *topic)
+    }
+
+    /// The one input of several topics: they have the same columns, partitions and key.
+    fn input(&mut self, name: &Name, kind: &str, from: &[Spanned<Name>]) -> Option<TopicSpec> {
+        let who = format!("{kind} `{name}`");
+        let specs: Vec<Option<TopicSpec>> = from.iter().map(|f| self.input_topic(&who, f)).collect();
+        let specs: Vec<TopicSpec> = specs.into_iter().collect::<Option<_>>()?;
+        let lead = specs.first()?.clone();
+        for (spec, from) in specs.iter().zip(from).skip(1) {
+            if spec.schema != lead.schema {
+                let message = format!("{who} reads topics with different columns");
+                let (a, b) = (format!("`{}`", lead.name), format!("`{}`", spec.name));
+                let note = side_by_side(&a, &lead.schema, &b, &spec.schema);
+                self.report(from.span, Diagnostic::error("columns-differ", message).note(note));
+                return None;
+            }
+            if (spec.partitions, &spec.key) != (lead.partitions, &lead.key) {
+                let message = format!("{who} reads topics that are not partitioned alike");
+                let line = |s: &TopicSpec| format!("`{}`: {} partitions by [{}]", s.name, s.partitions, s.key.join(", "));
+                let note = format!("{}\n{}", line(&lead), line(spec));
+                let diagnostic = Diagnostic::error("not-co-partitioned", message).note(note);
+                self.report(from.span, diagnostic.label("give both the same `partitions` and `key`"));
+                return None;
+            }
+        }
+        Some(lead)
+    }
+
+    fn rules(&mut self, settings: &ServiceSettings, schema: &Schema) -> Option<Option<Rules>> {
+        if settings.check.is_empty() {
+            return Some(None);
+        }
+        let rules: Vec<(String, String)> =
+            settings.check.iter().map(|(name, sql)| (name.value.clone(), sql.text.clone())).collect();
+        match plan_rules(&rules, schema) {
+            Ok(rules) => Some(Some(rules)),
+            Err(errors) => {
+                for (i, error) in errors {
+                    if let Some((_, sql)) = settings.check.get(i) {
+                        self.sql_error(sql, &error);
+                    }
+                }
+                None
+            }
+        }
+    }
+
+    fn query(&mut self, name: &Spanned<Name>, settings: &ServiceSettings, schema: &Schema) -> Option<Option<Query>> {
+        let Some(sql) = &settings.sql else { return Some(None) };
+        let from = settings.from.first()?;
+        if let Some(second) = settings.from.get(1) {
+            let message = format!("service `{}` has SQL over more than one topic, which is not in this version yet", name.value);
+            let label = "bring the topics together by a service without SQL";
+            self.report(second.span, Diagnostic::error("not-yet", message).label(label));
+            return None;
+        }
+        let mut catalog = Catalog { topics: self.catalog.topics.clone(), lookups: self.catalog.lookups.clone() };
+        catalog.topics.insert(from.value.clone(), schema.clone());
+        match plan_query(&sql.text, &catalog) {
+            Ok(query) if query.inputs() == [from.value.clone()] => Some(Some(query)),
+            Ok(query) => {
+                let named: Vec<String> = query.inputs().iter().map(|n| format!("`{n}`")).collect();
+                let message = format!("the SQL of service `{}` reads {}, not `{}`", name.value, named.join(", "), from.value);
+                let label = format!("write `from: {}`, or change the SQL", named.join(", ").replace('`', ""));
+                self.report(from.span, Diagnostic::error("from-differs", message).label(label));
+                None
+            }
+            Err(errors) => {
+                errors.iter().for_each(|e| self.sql_error(sql, e));
+                None
+            }
+        }
+    }
+
+    fn output(&mut self, settings: &ServiceSettings, schema: &Schema) -> Option<Output> {
+        let Some(route) = &settings.route else { return Some(Output::To(settings.to.as_ref()?.value.clone())) };
+        if matches!(route.otherwise.value.as_str(), "drop" | "dead_letter") {
+            let message = format!("`otherwise: {}` is not in this version yet", route.otherwise.value);
+            self.report(route.otherwise.span, Diagnostic::error("not-yet", message).label("name a topic"));
+            return None;
+        }
+        let listed: Vec<Name> = route.targets.iter().flatten().map(|t| t.value.clone()).collect();
+        let cases: Vec<Option<RouteCase>> = route
+            .cases()
+            .iter()
+            .map(|c| Some(RouteCase { when: c.when.text.clone(), to: self.target(&c.to, &listed)? }))
+            .collect();
+        let otherwise = self.target(&route.otherwise, &[])?;
+        let cases: Vec<RouteCase> = cases.into_iter().collect::<Option<_>>()?;
+        let mode = if route.first.is_some() { RouteMode::First } else { RouteMode::All };
+        match plan_routes(mode, &cases, &otherwise, schema) {
+            Ok(routes) => Some(Output::Route(Arc::<Routes>::new(routes))),
+            Err(errors) => {
+                for (i, error) in errors {
+                    match route.cases().get(i) {
+                        Some(case) if error.code.starts_with("route") => self.sql_error_at(case.to.span, &error),
+                        Some(case) => self.sql_error(&case.when, &error),
+                        None => self.sql_error_at(route.otherwise.span, &error),
+                    }
+                }
+                None
+            }
+        }
+    }
+
+    fn target(&mut self, to: &Spanned<String>, listed: &[Name]) -> Option<RouteTarget> {
+        if to.value.contains('{') {
+            if listed.is_empty() {
+                let message = format!("`{}` is a template, and the route does not list its topics", to.value);
+                let label = "add `targets: [...]` to the route, with every topic that may come out";
+                self.report(to.span, Diagnostic::error("route-targets", message).label(label));
+                return None;
+            }
+            return Some(RouteTarget::Template { text: to.value.clone(), topics: matching(&to.value, listed) });
+        }
+        match Name::new(&to.value) {
+            Ok(name) => Some(RouteTarget::Topic(name)),
+            Err(error) => {
+                self.report(to.span, Diagnostic::error("bad-name", error.to_string()));
+                None
+            }
+        }
+    }
+
+    fn sql_error(&mut self, sql: &Sql, error: &SqlError) {
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let span = error.span.map_or(sql.span, |s| {
+            sql.locate((number(s.start.0), number(s.start.1)), (number(s.end.0), number(s.end.1)))
+        });
+        self.sql_error_at(span, error);
+    }
+
+    fn sql_error_at(&mut self, span: Span, error: &SqlError) {
+        self.report(span, Diagnostic::error(error.code, error.message.clone()).label_if(error.help.clone()));
+    }
+
+    /// Enters a reader.
+    pub(super) fn read(&mut self, who: &Name, from: &[Spanned<Name>]) {
+        for from in from {
+            if let Some(topic) = self.topics.get_mut(&from.value) {
+                topic.readers.push(who.clone());
+                topic.spec.consumers.push(who.clone());
+            }
+        }
+    }
+}
+
+/// The listed topics that a template can give.
+fn matching(template: &str, listed: &[Name]) -> Vec<Name> {
+    let before = template.split('{').next().unwrap_or_default();
+    let behind = template.rsplit('}').next().unwrap_or_default();
+    let fits = |n: &&Name| n.as_str().starts_with(before) && n.as_str().ends_with(behind);
+    listed.iter().filter(fits).cloned().collect()
+}
+
+fn lead_event_time(planner: &Planner<'_>, settings: &ServiceSettings) -> Option<EventTime> {
+    planner.topics.get(&settings.from.first()?.value)?.event_time.clone()
+}
+
+fn otherwise_of(otherwise: &Otherwise) -> Else {
+    match otherwise {
+        Otherwise::DeadLetter => Else::DeadLetter,
+        Otherwise::Drop => Else::Drop,
+        Otherwise::Tag => Else::Tag,
+        Otherwise::Topic(name) => Else::Topic(name.clone()),
+    }
+}
+
+fn cases(route: Option<&RouteSettings>) -> Vec<(String, String)> {
+    let Some(route) = route else { return Vec::new() };
+    let cases = route.cases().iter().map(|c| (c.when.text.clone(), c.to.value.clone()));
+    cases.chain([("otherwise".to_owned(), route.otherwise.value.clone())]).collect()
+}

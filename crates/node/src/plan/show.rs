@@ -1,0 +1,224 @@
+//! The pipeline as written: as text, as a picture (Graphviz, Mermaid), as JSON.
+
+use std::fmt::Write as _;
+
+use millstream_service::event::Name;
+use serde_json::{Value, json};
+
+use super::{Pipeline, Service, Source};
+
+/// A node of the picture.
+struct Part<'a> {
+    name: &'a Name,
+    shape: Shape,
+}
+
+#[derive(Clone, Copy)]
+enum Shape {
+    Source,
+    Service,
+    Sink,
+    Lookup,
+}
+
+impl Source {
+    /// `http`, `file`, `stdin` or `generate`.
+    pub fn kind(&self) -> &'static str {
+        let s = &self.settings;
+        match (&s.http, &s.file, &s.stdin) {
+            (Some(_), ..) => "http",
+            (_, Some(_), _) => "file",
+            (.., Some(_)) => "stdin",
+            _ => "generate",
+        }
+    }
+}
+
+impl super::Sink {
+    /// `file` or `stdout`.
+    pub fn kind(&self) -> &'static str {
+        if self.settings.file.is_some() { "file" } else { "stdout" }
+    }
+}
+
+impl Pipeline {
+    fn parts(&self) -> Vec<Part<'_>> {
+        let sources = self.sources.iter().map(|s| Part { name: &s.name, shape: Shape::Source });
+        let services = self.services.iter().map(|s| Part { name: &s.name, shape: Shape::Service });
+        let sinks = self.sinks.iter().map(|s| Part { name: &s.name, shape: Shape::Sink });
+        sources.chain(services).chain(sinks).collect()
+    }
+
+    /// Writer, reader and topic of every arrow; a topic that nobody reads ends in itself.
+    fn arrows(&self) -> Vec<(&Name, Option<&Name>, &Name)> {
+        let mut arrows = Vec::new();
+        for (topic, info) in &self.topics {
+            let readers: Vec<&Name> = self.readers(topic);
+            for writer in &info.writers {
+                match readers.is_empty() {
+                    true => arrows.push((writer, None, topic)),
+                    false => arrows.extend(readers.iter().map(|r| (writer, Some(*r), topic))),
+                }
+            }
+        }
+        arrows
+    }
+
+    fn readers(&self, topic: &Name) -> Vec<&Name> {
+        let services = self.services.iter().filter(|s| s.inputs.contains(topic)).map(|s| &s.name);
+        let sinks = self.sinks.iter().filter(|s| s.inputs.contains(topic)).map(|s| &s.name);
+        services.chain(sinks).collect()
+    }
+
+    /// For people.
+    pub fn show_text(&self) -> String {
+        let mut out = format!("pipeline {}\n", self.name);
+        for source in &self.sources {
+            let _ = writeln!(out, "\nsource {} ({}) -> {}", source.name, source.kind(), source.settings.to.value);
+        }
+        for service in &self.services {
+            show_service(&mut out, service);
+        }
+        for sink in &self.sinks {
+            let _ = writeln!(out, "\nsink {} ({}) <- {}", sink.name, sink.kind(), names(&sink.inputs));
+        }
+        for lookup in &self.lookups {
+            let key = lookup.schema.key.join(", ");
+            let _ = writeln!(out, "\nlookup {} by [{key}]\n  {}", lookup.name, lookup.settings.file.path.value.display());
+            columns(&mut out, &lookup.schema.schema);
+        }
+        for (name, topic) in &self.topics {
+            let spec = &topic.spec;
+            let key = if spec.key.is_empty() { "no key".to_owned() } else { format!("key [{}]", spec.key.join(", ")) };
+            let plural = if spec.partitions == 1 { "" } else { "s" };
+            let _ = write!(out, "\ntopic {name}: {} partition{plural}, {key}", spec.partitions);
+            if let Some(time) = &topic.event_time {
+                let _ = write!(out, ", event time {}", time.column);
+            }
+            let _ = writeln!(out, "\n  {} -> {}", names(&topic.writers), names(&topic.readers));
+            columns(&mut out, &spec.schema);
+        }
+        out
+    }
+
+    /// For Graphviz.
+    pub fn show_dot(&self) -> String {
+        let mut out = format!("digraph \"{}\" {{\n  rankdir=LR;\n  node [fontname=\"sans-serif\"];\n", self.name);
+        for part in self.parts() {
+            let shape = match part.shape {
+                Shape::Source => "cds",
+                Shape::Service => "box",
+                Shape::Sink => "folder",
+                Shape::Lookup => "cylinder",
+            };
+            let _ = writeln!(out, "  \"{}\" [shape={shape}];", part.name);
+        }
+        for lookup in &self.lookups {
+            let _ = writeln!(out, "  \"lookup:{0}\" [shape=cylinder, label=\"{0}\"];", lookup.name);
+        }
+        for (from, to, topic) in self.arrows() {
+            match to {
+                Some(to) => _ = writeln!(out, "  \"{from}\" -> \"{to}\" [label=\"{topic}\"];"),
+                None => {
+                    let _ = writeln!(out, "  \"topic:{topic}\" [shape=plain, label=\"{topic}\"];");
+                    let _ = writeln!(out, "  \"{from}\" -> \"topic:{topic}\";");
+                }
+            }
+        }
+        for service in &self.services {
+            for lookup in &service.lookups {
+                let _ = writeln!(out, "  \"lookup:{lookup}\" -> \"{}\" [style=dashed];", service.name);
+            }
+        }
+        out.push_str("}\n");
+        out
+    }
+
+    /// For Markdown.
+    pub fn show_mermaid(&self) -> String {
+        let mut out = String::from("flowchart LR\n");
+        let id = |name: &Name| name.as_str().replace(['.', '-'], "_");
+        for part in self.parts() {
+            let (open, close) = match part.shape {
+                Shape::Source => ("([", "])"),
+                Shape::Service => ("[", "]"),
+                Shape::Sink | Shape::Lookup => ("[(", ")]"),
+            };
+            let _ = writeln!(out, "  p_{}{open}{}{close}", id(part.name), part.name);
+        }
+        for lookup in &self.lookups {
+            let _ = writeln!(out, "  l_{}[({})]", id(&lookup.name), lookup.name);
+        }
+        for (from, to, topic) in self.arrows() {
+            let _ = match to {
+                Some(to) => writeln!(out, "  p_{} -->|{topic}| p_{}", id(from), id(to)),
+                None => writeln!(out, "  p_{} --> t_{}>{topic}]", id(from), id(topic)),
+            };
+        }
+        for service in &self.services {
+            for lookup in &service.lookups {
+                let _ = writeln!(out, "  l_{} -.-> p_{}", id(lookup), id(&service.name));
+            }
+        }
+        out
+    }
+
+    /// For programs.
+    pub fn show_json(&self) -> Value {
+        let service = |s: &Service| {
+            json!({
+                "name": s.name, "from": s.inputs, "to": s.outputs, "lookups": s.lookups, "columns": s.schema,
+                "rules": s.rules.iter().map(|(n, sql)| json!({"name": n, "sql": sql})).collect::<Vec<_>>(),
+                "route": s.cases.iter().map(|(when, to)| json!({"when": when, "to": to})).collect::<Vec<_>>(),
+                "instances": s.instances, "version": s.definition.version(),
+            })
+        };
+        json!({
+            "pipeline": self.name,
+            "sources": self.sources.iter().map(|s| json!({
+                "name": s.name, "kind": s.kind(), "to": s.settings.to.value, "version": s.definition.version(),
+            })).collect::<Vec<_>>(),
+            "services": self.services.iter().map(service).collect::<Vec<_>>(),
+            "sinks": self.sinks.iter().map(|s| json!({
+                "name": s.name, "kind": s.kind(), "from": s.inputs, "version": s.definition.version(),
+            })).collect::<Vec<_>>(),
+            "lookups": self.lookups.iter().map(|l| json!({
+                "name": l.name, "key": l.schema.key, "columns": l.schema.schema,
+            })).collect::<Vec<_>>(),
+            "topics": self.topics.iter().map(|(name, t)| json!({
+                "name": name, "partitions": t.spec.partitions, "key": t.spec.key, "columns": t.spec.schema,
+                "event_time": t.event_time.as_ref().map(|e| &e.column), "writers": t.writers, "readers": t.readers,
+            })).collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn show_service(out: &mut String, service: &Service) {
+    let _ = writeln!(out, "\nservice {} <- {} -> {}", service.name, names(&service.inputs), names(&service.outputs));
+    for (name, sql) in &service.rules {
+        let _ = writeln!(out, "  check {name}: {}", one_line(sql));
+    }
+    if let Some(query) = &service.query {
+        query.explain().lines().for_each(|line| _ = writeln!(out, "  {line}"));
+    }
+    for (when, to) in &service.cases {
+        let _ = writeln!(out, "  route {}: {to}", one_line(when));
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn names(names: &[Name]) -> String {
+    if names.is_empty() {
+        return "(nobody)".into();
+    }
+    names.iter().map(Name::as_str).collect::<Vec<_>>().join(", ")
+}
+
+fn columns(out: &mut String, schema: &millstream_service::event::Schema) {
+    for column in schema.columns() {
+        let _ = writeln!(out, "    {column}");
+    }
+}
