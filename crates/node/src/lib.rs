@@ -11,6 +11,6 @@ pub mod plan;
 
 pub use config::{Config, Loaded};
 pub use diagnostic::{Diagnostic, Diagnostics};
-pub use plan::{Pipeline, plan};
 pub use millstream_connect as connect;
 pub use millstream_service as service;
+pub use plan::{Pipeline, plan};

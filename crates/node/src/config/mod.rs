@@ -68,7 +68,8 @@ impl Config {
         let file = decoder.sources.add(name, text.clone());
         let mut root = match yaml::parse(&text, file) {
             Ok(root) => root,
-            Err((span, diagnostic)) => {
+            Err(problem) => {
+                let (span, diagnostic) = *problem;
                 decoder.report(span, diagnostic);
                 return Err(decoder.found);
             }

@@ -14,7 +14,7 @@ const SECRET_BYTES_MIN: usize = 4;
 
 /// The values that came from outside, which no message may repeat.
 #[derive(Debug, Clone, Default)]
-pub struct Secrets(Vec<String>);
+pub(crate) struct Secrets(Vec<String>);
 
 impl Secrets {
     /// The diagnostic without any of the values in its words.

@@ -99,7 +99,9 @@ impl<'s> Raw<'s> {
         match style {
             Style::Plain => {}
             Style::SingleQuoted | Style::DoubleQuoted => {
-                raw.rest.next_if(|c| matches!(c, '\'' | '"')).map(|c| raw.passed(c));
+                if let Some(quote) = raw.rest.next_if(|c| matches!(c, '\'' | '"')) {
+                    raw.passed(quote);
+                }
             }
             Style::Block => {
                 // The header (`|`, `>-`, a comment) ends with its line; a span may also start behind it.

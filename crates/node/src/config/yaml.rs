@@ -89,7 +89,7 @@ impl Scalar {
 }
 
 /// An error and its place, before the file's name is known.
-pub(crate) type Problem = (Span, Diagnostic);
+pub(crate) type Problem = Box<(Span, Diagnostic)>;
 
 /// A collection that is being built.
 enum Open {
@@ -109,9 +109,9 @@ pub(crate) fn parse(text: &str, file: u16) -> Result<Node, Problem> {
         builder.take(event, Span { file, start: pos(&span.start), end: pos(&span.end) })?;
     }
     let start = Pos { line: 1, column: 1 };
-    builder
-        .root
-        .ok_or_else(|| (Span { file, start, end: start }, Diagnostic::error("yaml-empty", "the file has no content")))
+    builder.root.ok_or_else(|| {
+        Box::new((Span { file, start, end: start }, Diagnostic::error("yaml-empty", "the file has no content")))
+    })
 }
 
 struct Builder {
@@ -129,7 +129,10 @@ impl Builder {
             Event::DocumentStart(_) => {
                 self.documents += 1;
                 if self.documents > 1 {
-                    return Err((span, Diagnostic::error("yaml-documents", "a pipeline file holds one YAML document")));
+                    return Err(Box::new((
+                        span,
+                        Diagnostic::error("yaml-documents", "a pipeline file holds one YAML document"),
+                    )));
                 }
             }
             Event::Scalar(text, style, anchor, _tag) => {
@@ -159,7 +162,8 @@ impl Builder {
             Event::Alias(anchor) => {
                 let known = self.anchors.get(&anchor).cloned();
                 let node = known.ok_or_else(|| {
-                    (span, Diagnostic::error("yaml-alias", "this alias names an anchor that is not complete here"))
+                    let message = "this alias names an anchor that is not complete here";
+                    Box::new((span, Diagnostic::error("yaml-alias", message)))
                 })?;
                 self.finish(Node { span, value: node.value }, 0)?;
             }
@@ -171,7 +175,7 @@ impl Builder {
     fn open(&mut self, open: Open, span: Span, anchor: usize) -> Result<(), Problem> {
         if self.stack.len() >= DEPTH_MAX {
             let message = format!("nested deeper than {DEPTH_MAX} levels");
-            return Err((span, Diagnostic::error("yaml-depth", message)));
+            return Err(Box::new((span, Diagnostic::error("yaml-depth", message))));
         }
         self.stack.push((open, span, anchor));
         Ok(())
@@ -185,7 +189,7 @@ impl Builder {
         };
         if self.nodes > NODES_MAX * 8 {
             let message = format!("the file has more than {NODES_MAX} values");
-            return Err((node.span, Diagnostic::error("yaml-size", message)));
+            return Err(Box::new((node.span, Diagnostic::error("yaml-size", message))));
         }
         if anchor != 0 {
             self.anchors.insert(anchor, node.clone());
@@ -216,15 +220,17 @@ fn scan_error(error: &ScanError, text: &str, file: u16) -> Problem {
     } else if line.matches(": ").count() > 1 {
         diagnostic = diagnostic.note("a text with `: ` in it must stand in quotes");
     }
-    (Span { file, start, end: start }, diagnostic)
+    Box::new((Span { file, start, end: start }, diagnostic))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn spans(text: &str) -> Vec<(String, (u32, u32), (u32, u32))> {
-        fn walk(node: &Node, out: &mut Vec<(String, (u32, u32), (u32, u32))>) {
+    type Found = (String, (u32, u32), (u32, u32));
+
+    fn spans(text: &str) -> Vec<Found> {
+        fn walk(node: &Node, out: &mut Vec<Found>) {
             match &node.value {
                 Value::Scalar(s) => out.push((
                     s.text.clone(),

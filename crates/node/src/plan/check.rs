@@ -16,13 +16,10 @@ impl Planner<'_> {
             let to = &settings.to;
             let declared = self.settings(&to.value).is_some_and(|s| s.columns.is_some());
             let Some(schema) = self.topics.get(&to.value).map(|t| t.spec.schema.clone()).filter(|_| declared) else {
-                let message = format!("source `{}` writes topic `{}`, whose columns are not declared", name.value, to.value);
-                let names: Vec<&str> = config
-                    .topics
-                    .iter()
-                    .filter(|(_, s)| s.columns.is_some())
-                    .map(|(n, _)| n.value.as_str())
-                    .collect();
+                let message =
+                    format!("source `{}` writes topic `{}`, whose columns are not declared", name.value, to.value);
+                let names: Vec<&str> =
+                    config.topics.iter().filter(|(_, s)| s.columns.is_some()).map(|(n, _)| n.value.as_str()).collect();
                 let label = did_you_mean(to.value.as_str(), names)
                     .unwrap_or_else(|| format!("add `topics: {{{}: {{columns: …}}}}`", to.value));
                 self.report(to.span, Diagnostic::error("topic-columns", message).label(label));
@@ -110,7 +107,9 @@ impl Planner<'_> {
             }
         }
         let stray = config.topics.iter().filter(|(n, _)| !self.topics.contains_key(&n.value));
-        unread.extend(stray.map(|(n, _)| (n.span, "topic-unused", format!("nobody writes or reads topic `{}`", n.value))));
+        unread.extend(
+            stray.map(|(n, _)| (n.span, "topic-unused", format!("nobody writes or reads topic `{}`", n.value))),
+        );
         for (span, code, message) in unread {
             self.report(span, Diagnostic::warning(code, message));
         }

@@ -96,8 +96,12 @@ impl Planner<'_> {
         }
         path.reverse();
         let config = self.config;
-        let names: Vec<String> =
-            path.iter().chain(path.first()).filter_map(|i| config.services.get(*i)).map(|(n, _)| n.to_string()).collect();
+        let names: Vec<String> = path
+            .iter()
+            .chain(path.first())
+            .filter_map(|i| config.services.get(*i))
+            .map(|(n, _)| n.to_string())
+            .collect();
         let span = path.first().and_then(|i| config.services.get(*i)).map(|(n, _)| n.span);
         if let Some(span) = span {
             let message = format!("services read each other's output in a circle: {}", names.join(" -> "));
@@ -117,7 +121,6 @@ impl Planner<'_> {
         self.writers.get(topic)?.iter().find(|(w, _)| w == who).map(|(_, span)| *span)
     }
 }
-
 
 /// The service whose dead letters a topic holds.
 pub(super) fn letters_of(topic: &Name) -> Option<Name> {

@@ -86,8 +86,10 @@ impl<'a> Planner<'a> {
     }
 
     fn finish(self) -> Result<Pipeline, Diagnostics> {
-        let found = self.found.sorted();
+        let mut found = self.found.sorted();
         if found.errors() > 0 {
+            // Warnings would only hide what must be mended first.
+            found.0.retain(Diagnostic::is_error);
             return Err(found);
         }
         Ok(Pipeline {

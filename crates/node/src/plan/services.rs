@@ -48,9 +48,9 @@ impl Planner<'_> {
             None => Some(column.to_owned()),
         };
         let lead = self.topics.get(&settings.from.first()?.value);
-        let event_time = lead.and_then(|t| t.event_time.clone()).and_then(|t| {
-            Some(EventTime { column: pass(&t.column)?, max_out_of_orderness: t.max_out_of_orderness })
-        });
+        let event_time = lead
+            .and_then(|t| t.event_time.clone())
+            .and_then(|t| Some(EventTime { column: pass(&t.column)?, max_out_of_orderness: t.max_out_of_orderness }));
         let key: Option<Vec<String>> = input.key.iter().map(|k| pass(k)).collect();
         let partitions = input.partitions;
         for target in outputs {
@@ -136,7 +136,8 @@ impl Planner<'_> {
             }
             if (spec.partitions, &spec.key) != (lead.partitions, &lead.key) {
                 let message = format!("{who} reads topics that are not partitioned alike");
-                let line = |s: &TopicSpec| format!("`{}`: {} partitions by [{}]", s.name, s.partitions, s.key.join(", "));
+                let line =
+                    |s: &TopicSpec| format!("`{}`: {} partitions by [{}]", s.name, s.partitions, s.key.join(", "));
                 let note = format!("{}\n{}", line(&lead), line(spec));
                 let diagnostic = Diagnostic::error("not-co-partitioned", message).note(note);
                 self.report(from.span, diagnostic.label("give both the same `partitions` and `key`"));
@@ -169,7 +170,8 @@ impl Planner<'_> {
         let Some(sql) = &settings.sql else { return Some(None) };
         let from = settings.from.first()?;
         if let Some(second) = settings.from.get(1) {
-            let message = format!("service `{}` has SQL over more than one topic, which is not in this version yet", name.value);
+            let message =
+                format!("service `{}` has SQL over more than one topic, which is not in this version yet", name.value);
             let label = "bring the topics together by a service without SQL";
             self.report(second.span, Diagnostic::error("not-yet", message).label(label));
             return None;
@@ -180,7 +182,8 @@ impl Planner<'_> {
             Ok(query) if query.inputs() == [from.value.clone()] => Some(Some(query)),
             Ok(query) => {
                 let named: Vec<String> = query.inputs().iter().map(|n| format!("`{n}`")).collect();
-                let message = format!("the SQL of service `{}` reads {}, not `{}`", name.value, named.join(", "), from.value);
+                let message =
+                    format!("the SQL of service `{}` reads {}, not `{}`", name.value, named.join(", "), from.value);
                 let label = format!("write `from: {}`, or change the SQL", named.join(", ").replace('`', ""));
                 self.report(from.span, Diagnostic::error("from-differs", message).label(label));
                 None

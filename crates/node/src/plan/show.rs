@@ -1,11 +1,17 @@
 //! The pipeline as written: as text, as a picture (Graphviz, Mermaid), as JSON.
 
-use std::fmt::Write as _;
-
 use millstream_service::event::Name;
 use serde_json::{Value, json};
 
 use super::{Pipeline, Service, Source};
+
+/// One line more.
+macro_rules! say {
+    ($out:expr, $($arg:tt)*) => {{
+        $out.push_str(&format!($($arg)*));
+        $out.push('\n');
+    }};
+}
 
 /// A node of the picture.
 struct Part<'a> {
@@ -18,7 +24,6 @@ enum Shape {
     Source,
     Service,
     Sink,
-    Lookup,
 }
 
 impl Source {
@@ -74,28 +79,28 @@ impl Pipeline {
     pub fn show_text(&self) -> String {
         let mut out = format!("pipeline {}\n", self.name);
         for source in &self.sources {
-            let _ = writeln!(out, "\nsource {} ({}) -> {}", source.name, source.kind(), source.settings.to.value);
+            say!(out, "\nsource {} ({}) -> {}", source.name, source.kind(), source.settings.to.value);
         }
         for service in &self.services {
             show_service(&mut out, service);
         }
         for sink in &self.sinks {
-            let _ = writeln!(out, "\nsink {} ({}) <- {}", sink.name, sink.kind(), names(&sink.inputs));
+            say!(out, "\nsink {} ({}) <- {}", sink.name, sink.kind(), names(&sink.inputs));
         }
         for lookup in &self.lookups {
             let key = lookup.schema.key.join(", ");
-            let _ = writeln!(out, "\nlookup {} by [{key}]\n  {}", lookup.name, lookup.settings.file.path.value.display());
+            say!(out, "\nlookup {} by [{key}]\n  {}", lookup.name, lookup.settings.file.path.value.display());
             columns(&mut out, &lookup.schema.schema);
         }
         for (name, topic) in &self.topics {
             let spec = &topic.spec;
             let key = if spec.key.is_empty() { "no key".to_owned() } else { format!("key [{}]", spec.key.join(", ")) };
             let plural = if spec.partitions == 1 { "" } else { "s" };
-            let _ = write!(out, "\ntopic {name}: {} partition{plural}, {key}", spec.partitions);
+            out.push_str(&format!("\ntopic {name}: {} partition{plural}, {key}", spec.partitions));
             if let Some(time) = &topic.event_time {
-                let _ = write!(out, ", event time {}", time.column);
+                out.push_str(&format!(", event time {}", time.column));
             }
-            let _ = writeln!(out, "\n  {} -> {}", names(&topic.writers), names(&topic.readers));
+            say!(out, "\n  {} -> {}", names(&topic.writers), names(&topic.readers));
             columns(&mut out, &spec.schema);
         }
         out
@@ -109,25 +114,24 @@ impl Pipeline {
                 Shape::Source => "cds",
                 Shape::Service => "box",
                 Shape::Sink => "folder",
-                Shape::Lookup => "cylinder",
             };
-            let _ = writeln!(out, "  \"{}\" [shape={shape}];", part.name);
+            say!(out, "  \"{}\" [shape={shape}];", part.name);
         }
         for lookup in &self.lookups {
-            let _ = writeln!(out, "  \"lookup:{0}\" [shape=cylinder, label=\"{0}\"];", lookup.name);
+            say!(out, "  \"lookup:{0}\" [shape=cylinder, label=\"{0}\"];", lookup.name);
         }
         for (from, to, topic) in self.arrows() {
             match to {
-                Some(to) => _ = writeln!(out, "  \"{from}\" -> \"{to}\" [label=\"{topic}\"];"),
+                Some(to) => say!(out, "  \"{from}\" -> \"{to}\" [label=\"{topic}\"];"),
                 None => {
-                    let _ = writeln!(out, "  \"topic:{topic}\" [shape=plain, label=\"{topic}\"];");
-                    let _ = writeln!(out, "  \"{from}\" -> \"topic:{topic}\";");
+                    say!(out, "  \"topic:{topic}\" [shape=plain, label=\"{topic}\"];");
+                    say!(out, "  \"{from}\" -> \"topic:{topic}\";");
                 }
             }
         }
         for service in &self.services {
             for lookup in &service.lookups {
-                let _ = writeln!(out, "  \"lookup:{lookup}\" -> \"{}\" [style=dashed];", service.name);
+                say!(out, "  \"lookup:{lookup}\" -> \"{}\" [style=dashed];", service.name);
             }
         }
         out.push_str("}\n");
@@ -142,22 +146,22 @@ impl Pipeline {
             let (open, close) = match part.shape {
                 Shape::Source => ("([", "])"),
                 Shape::Service => ("[", "]"),
-                Shape::Sink | Shape::Lookup => ("[(", ")]"),
+                Shape::Sink => ("[(", ")]"),
             };
-            let _ = writeln!(out, "  p_{}{open}{}{close}", id(part.name), part.name);
+            say!(out, "  p_{}{open}{}{close}", id(part.name), part.name);
         }
         for lookup in &self.lookups {
-            let _ = writeln!(out, "  l_{}[({})]", id(&lookup.name), lookup.name);
+            say!(out, "  l_{}[({})]", id(&lookup.name), lookup.name);
         }
         for (from, to, topic) in self.arrows() {
-            let _ = match to {
-                Some(to) => writeln!(out, "  p_{} -->|{topic}| p_{}", id(from), id(to)),
-                None => writeln!(out, "  p_{} --> t_{}>{topic}]", id(from), id(topic)),
+            match to {
+                Some(to) => say!(out, "  p_{} -->|{topic}| p_{}", id(from), id(to)),
+                None => say!(out, "  p_{} --> t_{}>{topic}]", id(from), id(topic)),
             };
         }
         for service in &self.services {
             for lookup in &service.lookups {
-                let _ = writeln!(out, "  l_{} -.-> p_{}", id(lookup), id(&service.name));
+                say!(out, "  l_{} -.-> p_{}", id(lookup), id(&service.name));
             }
         }
         out
@@ -194,15 +198,15 @@ impl Pipeline {
 }
 
 fn show_service(out: &mut String, service: &Service) {
-    let _ = writeln!(out, "\nservice {} <- {} -> {}", service.name, names(&service.inputs), names(&service.outputs));
+    say!(out, "\nservice {} <- {} -> {}", service.name, names(&service.inputs), names(&service.outputs));
     for (name, sql) in &service.rules {
-        let _ = writeln!(out, "  check {name}: {}", one_line(sql));
+        say!(out, "  check {name}: {}", one_line(sql));
     }
     if let Some(query) = &service.query {
-        query.explain().lines().for_each(|line| _ = writeln!(out, "  {line}"));
+        query.explain().lines().for_each(|line| say!(out, "  {line}"));
     }
     for (when, to) in &service.cases {
-        let _ = writeln!(out, "  route {}: {to}", one_line(when));
+        say!(out, "  route {}: {to}", one_line(when));
     }
 }
 
@@ -219,6 +223,6 @@ fn names(names: &[Name]) -> String {
 
 fn columns(out: &mut String, schema: &millstream_service::event::Schema) {
     for column in schema.columns() {
-        let _ = writeln!(out, "    {column}");
+        say!(out, "    {column}");
     }
 }

@@ -85,7 +85,8 @@ impl Planner<'_> {
             for column in key.iter().filter(|k| schema.column(&k.value).is_none()) {
                 let names = schema.columns().iter().map(|c| c.name.as_str());
                 let label = did_you_mean(&column.value, names);
-                let message = format!("the key of topic `{name}` names `{}`, which is none of its columns", column.value);
+                let message =
+                    format!("the key of topic `{name}` names `{}`, which is none of its columns", column.value);
                 let note = format!("columns: {schema}");
                 self.report(column.span, Diagnostic::error("column-unknown", message).label_if(label).note(note));
             }
@@ -99,7 +100,8 @@ impl Planner<'_> {
             return passed.to_vec();
         }
         if let Some(missing) = key.iter().find(|k| schema.column(&k.value).is_none()) {
-            let message = format!("topic `{name}` has no column `{}`, so the default key does not fit it", missing.value);
+            let message =
+                format!("topic `{name}` has no column `{}`, so the default key does not fit it", missing.value);
             let diagnostic = Diagnostic::warning("key-default", message);
             let label = format!("give it a `key:` of its own under `topics: {{{name}: …}}`; `[]` for none");
             self.report(missing.span, diagnostic.label(label));
@@ -168,7 +170,8 @@ impl Planner<'_> {
             Some(other) => format!("`{who}` and `{other}` write different columns to topic `{name}`"),
             None => format!("`{who}` writes other columns to topic `{name}` than it declares"),
         };
-        let diagnostic = Diagnostic::error("columns-differ", message).note(side_by_side(&by, theirs, &format!("`{who}`"), ours));
+        let diagnostic =
+            Diagnostic::error("columns-differ", message).note(side_by_side(&by, theirs, &format!("`{who}`"), ours));
         let first = other.and_then(|o| self.writer_span(name, o)).map(|s| self.loaded.sources.place(s));
         let diagnostic = match first {
             Some(place) => diagnostic.related(place, "the other one"),

@@ -2,16 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use millstream_node::Config;
+use millstream_node::{Config, plan};
 
 fn golden_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
 }
 
 fn said(path: &Path) -> String {
-    match Config::load(path) {
+    match Config::load(path).and_then(|loaded| plan(&loaded)) {
         Err(found) => found.to_string(),
-        Ok(_) => "ok\n".to_owned(),
+        Ok(pipeline) => format!("{}{}", pipeline.warnings, pipeline.show_text()),
     }
 }
 
@@ -42,10 +42,10 @@ fn the_json_form_round_trips() {
 }
 
 #[test]
-fn the_examples_are_read() {
+fn the_examples_are_valid() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
     for example in ["flights", "fraud"] {
-        if let Err(found) = Config::load(&examples.join(example)) {
+        if let Err(found) = Config::load(&examples.join(example)).and_then(|loaded| plan(&loaded)) {
             panic!("{example}:\n{found}");
         }
     }
