@@ -39,8 +39,8 @@ pub(crate) struct Parts {
 /// A running component.
 pub(crate) struct Component {
     parts: Parts,
-    log: Arc<dyn Log>,
-    clock: Arc<dyn Clock>,
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) clock: Arc<dyn Clock>,
     options: Options,
     pub(crate) meters: Arc<Meters>,
     mode: watch::Sender<Mode>,

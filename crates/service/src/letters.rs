@@ -23,6 +23,9 @@ pub(crate) struct Letter {
     pub(crate) event: Option<String>,
     pub(crate) raw: Option<Bytes>,
     pub(crate) ingested_at: Option<i64>,
+    /// How often an event without an origin (one of a source) was refused before, and the letter before this one.
+    pub(crate) attempts: u32,
+    pub(crate) replayed_of: Option<String>,
 }
 
 /// Where a refused event stands, and what became of it before.
@@ -36,6 +39,17 @@ pub(crate) struct Origin {
     pub(crate) attempts: u32,
     /// The letter that it was replayed from.
     pub(crate) replayed_of: Option<String>,
+}
+
+impl Letter {
+    /// How often the event was refused, with this letter.
+    fn attempts(&self) -> u32 {
+        self.origin.as_ref().map_or(self.attempts, |o| o.attempts) + 1
+    }
+
+    fn replayed_of(&self) -> Option<String> {
+        self.origin.as_ref().map_or_else(|| self.replayed_of.clone(), |o| o.replayed_of.clone())
+    }
 }
 
 /// Who refuses.
@@ -91,12 +105,12 @@ impl Sender {
             Arc::new(offsets.finish()),
             ints(&|l| l.origin.as_ref().map(|o| o.schema_version)),
             texts(&|l| l.place.clone()),
-            ints(&|l| Some(l.origin.as_ref().map_or(0, |o| o.attempts) + 1)),
+            ints(&|l| Some(l.attempts())),
             texts(&|l| l.key.clone()),
             texts(&|l| l.event.clone()),
             Arc::new(raws.finish()),
             times(&|l| l.ingested_at),
-            texts(&|l| l.origin.as_ref().and_then(|o| o.replayed_of.clone())),
+            texts(&|l| l.replayed_of()),
             times(&|_| Some(now_us)),
         ];
         RecordBatch::try_new(Arc::clone(self.schema.physical()), columns)

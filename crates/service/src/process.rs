@@ -46,6 +46,9 @@ pub(crate) struct Staged {
 /// A fault in the machinery (not in an event): the definition does not fit the data.
 pub(crate) type Broken = String;
 
+/// Rows on their way into a topic, and which rows of the piece they come from.
+type Part<'a> = (&'a Outlet, (Placed, Map));
+
 /// Which row of the piece a row under work comes from.
 #[derive(Clone)]
 enum Map {
@@ -238,7 +241,7 @@ impl Plan {
     }
 
     /// The rows by topic and partition.
-    fn place(&self, way: &mut Way, from: PartitionId) -> Result<Vec<(&Outlet, (Placed, Map))>, Broken> {
+    fn place(&self, way: &mut Way, from: PartitionId) -> Result<Vec<Part<'_>>, Broken> {
         let mut parts = Vec::new();
         match &self.def.output {
             Output::To(_) => {

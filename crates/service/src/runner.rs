@@ -14,9 +14,11 @@ use crate::clock::{Clock, SystemClock};
 use crate::component::{Component, Parts};
 use crate::control::Leave;
 use crate::dead_letter;
+use crate::dead_letters::{self, Action, Answer, LetterView, Select};
 use crate::def::{ServiceDef, SinkDef, SourceDef};
 use crate::meters::Counts;
 use crate::status::{Kind, State, Status};
+use crate::task::Job;
 
 /// How often conditions that nobody announces are looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -94,7 +96,8 @@ impl Runner {
         }
         let topics = dead_letter::Topics::of(&name).map_err(|e| wrong(&name, &e.to_string()))?;
         let mut read: Vec<(Name, u32)> = def.inputs.iter().map(|i| (i.clone(), partitions)).collect();
-        read.push((topics.replay, partitions));
+        read.push((topics.replay.clone(), partitions));
+        let replayer = owner_of(&topics, &def.version, crate::replay::of_service(topics.clone()));
         let parts = Parts {
             name: name.clone(),
             version: def.version.clone(),
@@ -105,7 +108,7 @@ impl Runner {
             instances: def.instances.max(1),
             job: crate::service::job(def, inputs)?,
         };
-        self.start(parts, None).await
+        self.start(parts, Some(replayer)).await
     }
 
     /// Starts a source at its committed positions.
@@ -119,6 +122,9 @@ impl Runner {
         for spec in own.into_iter().chain(def.source.internal_topics()) {
             self.log.create_topic(spec).await?;
         }
+        let topics = dead_letter::Topics::of(&name).map_err(|e| wrong(&name, &e.to_string()))?;
+        let job = crate::replay::of_source(topics.clone(), def.clone(), to_info);
+        let replayer = owner_of(&topics, &def.version, job);
         let parts = Parts {
             name: name.clone(),
             version: def.version.clone(),
@@ -129,7 +135,7 @@ impl Runner {
             instances: 1,
             job: crate::intake::job(def, to_info)?,
         };
-        self.start(parts, None).await
+        self.start(parts, Some(replayer)).await
     }
 
     /// Starts a sink at its committed positions.
@@ -245,6 +251,20 @@ impl Runner {
     }
 }
 
+/// The one task that owns a component's dead letters.
+fn owner_of(topics: &dead_letter::Topics, version: &str, job: Arc<dyn Job>) -> Parts {
+    Parts {
+        name: topics.letters.clone(),
+        version: version.to_owned(),
+        kind: Kind::Service,
+        lead: Lead::Tasks(1),
+        tasks: 1,
+        inputs: vec![(topics.commands.clone(), 1)],
+        job,
+        instances: 1,
+    }
+}
+
 fn wrong(name: &Name, why: &str) -> Error {
     Error::Definition { name: name.clone(), why: why.to_owned() }
 }
@@ -315,6 +335,31 @@ impl Handle {
             replayer.stop(Leave::Boundary).await;
         }
         self.component.stop(how).await;
+    }
+
+    /// Its dead letters, see [`dead_letters::list`].
+    pub async fn dead_letters(&self, select: &Select, limit: usize) -> Result<Vec<LetterView>, Error> {
+        dead_letters::list(self.component.log.as_ref(), self.name(), select, limit).await
+    }
+
+    /// Sends the events of dead letters the same way again: into this component and no other. Each letter at most once,
+    /// whoever asks; the answer counts those refused, with reasons. Order per key is not kept.
+    pub async fn replay(&self, select: &Select) -> Result<Answer, Error> {
+        self.command(Action::Replay, select).await
+    }
+
+    /// Puts dead letters away.
+    pub async fn discard(&self, select: &Select) -> Result<Answer, Error> {
+        self.command(Action::Discard, select).await
+    }
+
+    async fn command(&self, action: Action, select: &Select) -> Result<Answer, Error> {
+        let component = &self.component;
+        if self.replayer.is_none() || component.state() == State::Stopped {
+            return Err(Error::Refused(format!("`{}` does not run, so nobody can carry this out", self.name())));
+        }
+        let log = component.log.as_ref();
+        dead_letters::command(log, component.clock.as_ref(), self.name(), action, select).await
     }
 
     /// Makes a fault happen, to prove that nobody else notices.

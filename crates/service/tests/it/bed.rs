@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use arrow_array::RecordBatch;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use millstream_service::event::json::{Decimals, Decoder, Encoder};
@@ -16,8 +17,8 @@ use millstream_service::log::{
     Reader, Retention, Task, TaskId, TopicInfo, TopicKind, TopicSpec,
 };
 use millstream_service::{
-    BATCH_ROWS_DEFAULT, Check, ConnectError, Else, Intake, Options, Output, RefusedEvent, Runner, ServiceDef, Sink,
-    SinkDef, SinkTask, Source, SourceDef, SourceRead, SourceTask, Work,
+    BATCH_ROWS_DEFAULT, Check, ConnectError, Else, Intake, Options, Output, Refusal, RefusedEvent, Runner, ServiceDef,
+    Sink, SinkDef, SinkTask, Source, SourceDef, SourceRead, SourceTask, Work,
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -165,6 +166,15 @@ impl Source for Numbers {
         };
         Box::pin(async move { Ok(Box::new(task) as Box<dyn SourceTask>) })
     }
+
+    fn redecode(&self, raw: &[u8]) -> Option<Result<RecordBatch, Refusal>> {
+        let mended = std::str::from_utf8(raw).ok()?.replace(" \"k\"", ", \"k\"");
+        let decoded = Decoder::new(&self.schema, Unknown::Drop).decode_lines(mended.as_bytes()).ok()?;
+        Some(match decoded.refused.into_iter().next() {
+            Some(refused) => Err(Refusal { code: refused.code.as_str(), reason: refused.reason }),
+            None => Ok(decoded.rows),
+        })
+    }
 }
 
 struct NumbersTask {
@@ -241,9 +251,8 @@ pub(crate) fn querying(mut def: ServiceDef, columns: &[(&str, &str)], sql: &str)
 #[derive(Clone, Default)]
 pub(crate) struct Paper {
     pub(crate) files: Arc<Mutex<BTreeMap<u32, Vec<(String, u64)>>>>,
-    pub(crate) fail_writes: Arc<AtomicBool>,
-    /// Every so many writes fail.
-    pub(crate) fail_every: Arc<AtomicU64>,
+    /// So many of the next writes fail, every third.
+    pub(crate) failures: Arc<AtomicU64>,
     writes: Arc<AtomicU64>,
     pub(crate) finished: Arc<AtomicU64>,
 }
@@ -290,14 +299,15 @@ impl SinkTask for PaperTask {
     fn write<'a>(&'a mut self, topic: &'a Name, batch: &'a Batch) -> BoxFuture<'a, Result<(), ConnectError>> {
         Box::pin(async move {
             let writes = self.paper.writes.fetch_add(1, Ordering::AcqRel) + 1;
-            let every = self.paper.fail_every.load(Ordering::Acquire);
+            let fails = writes.is_multiple_of(3) && self.paper.failures.load(Ordering::Acquire) > 0;
             let mut files = self.paper.files.lock();
             let file = files.get_mut(&self.task).unwrap();
             for row in 0..batch.rows.num_rows() {
                 file.push((topic.to_string(), batch.base.0 + row as u64));
             }
             // The failure comes after half of the work, as failures do.
-            if self.paper.fail_writes.load(Ordering::Acquire) || (every > 0 && writes.is_multiple_of(every)) {
+            if fails {
+                self.paper.failures.fetch_sub(1, Ordering::AcqRel);
                 return Err(ConnectError::temporary("out of paper"));
             }
             Ok(())

@@ -122,7 +122,7 @@ async fn a_failing_sink_waits_and_then_has_everything_once() {
     let bed = Bed::new();
     bed.topic("raw", COLUMNS, &["k"], 2).await;
     let paper = Paper::default();
-    paper.fail_every.store(7, std::sync::atomic::Ordering::Release);
+    paper.failures.store(20, std::sync::atomic::Ordering::Release);
     let other = Paper::default();
     bed.runner.start_sink(paper.def("paper", &["raw"])).await.unwrap();
     bed.runner.start_sink(other.def("other", &["raw"])).await.unwrap();

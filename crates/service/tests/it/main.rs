@@ -3,5 +3,6 @@
 mod bed;
 mod exactly_once;
 mod failures;
+mod letters;
 mod steps;
 mod supervision;
