@@ -1,3 +1,7 @@
 //! The tests of the crate's public face.
 
+mod golden;
+mod one_by_one;
+mod properties;
 mod queries;
+mod routes;
