@@ -15,7 +15,7 @@ use millstream_event::Name;
 
 use crate::catalog::Catalog;
 use crate::error::SqlError;
-use crate::expr::{Compiled, batch_schema};
+use crate::expr::{Compiled, batch_schema, text_of};
 use crate::ops::Op;
 use crate::ops::filter::Filter;
 use crate::ops::project::{Project, Select};
@@ -38,6 +38,8 @@ pub(crate) struct Lowering<'a> {
     pub(crate) lookups: Vec<Name>,
     /// The lookups of the inner joins.
     pub(crate) inner: Vec<Name>,
+    /// The names of common subexpressions and what they stand for, for a person to read.
+    pub(crate) common: Vec<(String, String)>,
 }
 
 type Result<T> = std::result::Result<T, SqlError>;
@@ -45,6 +47,10 @@ type Result<T> = std::result::Result<T, SqlError>;
 /// A fault of DataFusion's within lowering.
 pub(crate) fn plan_error(error: &datafusion_common::DataFusionError) -> SqlError {
     let message = error.strip_backtrace();
+    if ["InSubquery", "ScalarSubquery", "Exists"].iter().any(|kind| message.contains(kind)) {
+        return SqlError::new("sql-subquery", "a subquery within an expression is not supported")
+            .help("join with a lookup instead");
+    }
     SqlError::new("sql-plan", message.lines().next().unwrap_or_default().to_owned())
 }
 
@@ -52,11 +58,14 @@ fn refused(what: &str, help: &str) -> SqlError {
     SqlError::new("sql-not-yet", what.to_owned()).help(help.to_owned())
 }
 
+/// How the optimizer names common subexpressions.
+const COMMON: &str = "__common_expr_";
+
 const ROW_WISE: &str = "a query works row by row on one topic and its lookups";
 
 impl<'a> Lowering<'a> {
     pub(crate) fn new(catalog: &'a Catalog) -> Self {
-        Self { catalog, lookups: Vec::new(), inner: Vec::new() }
+        Self { catalog, lookups: Vec::new(), inner: Vec::new(), common: Vec::new() }
     }
 
     pub(crate) fn lower(&mut self, plan: &LogicalPlan) -> Result<Lowered> {
@@ -73,7 +82,7 @@ impl<'a> Lowering<'a> {
             }
             LogicalPlan::Projection(projection) => {
                 let input = self.lower(&projection.input)?;
-                project(input, &projection.expr, &projection.schema)
+                self.project(input, &projection.expr, &projection.schema)
             }
             LogicalPlan::Join(join) => self.join(join, Vec::new()),
             LogicalPlan::Unnest(unnest) => {
@@ -109,7 +118,7 @@ impl<'a> Lowering<'a> {
             ops.push(Op::Select(Select { places: places.clone(), schema: batch_schema(&schema) }));
         }
         let lowered = Lowered { source: (kind, name), ops, schema, lineage: places.into_iter().map(Some).collect() };
-        scan.filters.iter().try_fold(lowered, |input, filter| filtered(input, filter))
+        scan.filters.iter().try_fold(lowered, |input, filter| self.filtered(input, filter))
     }
 
     /// Filters `plan`'s rows. Conditions that cannot fail and need only the topic's side go before lookup joins, so
@@ -118,7 +127,7 @@ impl<'a> Lowering<'a> {
         let LogicalPlan::Join(join) = plan else {
             let input = self.lower(plan)?;
             return match datafusion_expr::utils::conjunction(conjuncts) {
-                Some(all) => filtered(input, &all),
+                Some(all) => self.filtered(input, &all),
                 None => Ok(input),
             };
         };
@@ -132,9 +141,63 @@ impl<'a> Lowering<'a> {
         }
         let input = self.join(join, early)?;
         match datafusion_expr::utils::conjunction(late) {
-            Some(all) => filtered(input, &all),
+            Some(all) => self.filtered(input, &all),
             None => Ok(input),
         }
+    }
+
+    fn filtered(&self, mut input: Lowered, predicate: &Expr) -> Result<Lowered> {
+        let condition = self.compile(predicate, &input.schema)?;
+        input.ops.push(Op::Filter(Filter { condition }));
+        Ok(input)
+    }
+
+    fn project(&mut self, mut input: Lowered, exprs: &[Expr], schema: &DFSchemaRef) -> Result<Lowered> {
+        let places: Option<Vec<usize>> = exprs.iter().map(|e| column_of(e, &input.schema)).collect();
+        let lineage = exprs.iter().map(|e| {
+            let place = column_of(e, &input.schema)?;
+            input.lineage.get(place).copied().flatten()
+        });
+        let lineage = lineage.collect();
+        let batch_schema = batch_schema(schema);
+        self.remember(exprs);
+        let op = match places {
+            Some(places) => Op::Select(Select { places, schema: batch_schema }),
+            None => {
+                let exprs = exprs.iter().map(|e| self.compile(e, &input.schema)).collect::<Result<_>>()?;
+                Op::Project(Project { exprs, schema: batch_schema })
+            }
+        };
+        input.ops.push(op);
+        Ok(Lowered { schema: Arc::clone(schema), lineage, ..input })
+    }
+
+    /// Compiles `expr`; its text shows what common subexpressions stand for.
+    pub(crate) fn compile(&self, expr: &Expr, schema: &DFSchema) -> Result<Compiled> {
+        let compiled = Compiled::new(expr, schema).map_err(|e| plan_error(&e))?;
+        Ok(compiled.with_text(|text| self.readable(text)))
+    }
+
+    /// Keeps what common subexpressions stand for.
+    fn remember(&mut self, exprs: &[Expr]) {
+        for expr in exprs {
+            if let Expr::Alias(alias) = expr
+                && alias.name.starts_with(COMMON)
+                && self.common.iter().all(|(name, _)| *name != alias.name)
+            {
+                let text = self.readable(&text_of(&alias.expr));
+                self.common.push((alias.name.clone(), text));
+            }
+        }
+        // A longer name first: `…_1` is a part of `…_10`.
+        self.common.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
+    }
+
+    fn readable(&self, text: &str) -> String {
+        if !text.contains(COMMON) {
+            return text.to_owned();
+        }
+        self.common.iter().fold(text.to_owned(), |text, (name, meaning)| text.replace(name, &format!("({meaning})")))
     }
 }
 
@@ -147,31 +210,6 @@ fn safe(expr: &Expr, schema: &DFSchema) -> bool {
     Compiled::new(expr, schema).is_ok_and(|c| !c.fallible())
 }
 
-fn filtered(mut input: Lowered, predicate: &Expr) -> Result<Lowered> {
-    let condition = compile(predicate, &input.schema)?;
-    input.ops.push(Op::Filter(Filter { condition }));
-    Ok(input)
-}
-
-fn project(mut input: Lowered, exprs: &[Expr], schema: &DFSchemaRef) -> Result<Lowered> {
-    let places: Option<Vec<usize>> = exprs.iter().map(|e| column_of(e, &input.schema)).collect();
-    let lineage = exprs.iter().map(|e| {
-        let place = column_of(e, &input.schema)?;
-        input.lineage.get(place).copied().flatten()
-    });
-    let lineage = lineage.collect();
-    let batch_schema = batch_schema(schema);
-    let op = match places {
-        Some(places) => Op::Select(Select { places, schema: batch_schema }),
-        None => {
-            let exprs = exprs.iter().map(|e| compile(e, &input.schema)).collect::<Result<_>>()?;
-            Op::Project(Project { exprs, schema: batch_schema })
-        }
-    };
-    input.ops.push(op);
-    Ok(Lowered { schema: Arc::clone(schema), lineage, ..input })
-}
-
 /// The place of the column that `expr` is, if it is no more than that.
 fn column_of(expr: &Expr, schema: &DFSchema) -> Option<usize> {
     match expr {
@@ -179,8 +217,4 @@ fn column_of(expr: &Expr, schema: &DFSchema) -> Option<usize> {
         Expr::Column(column) => schema.maybe_index_of_column(column),
         _ => None,
     }
-}
-
-pub(crate) fn compile(expr: &Expr, schema: &DFSchema) -> Result<Compiled> {
-    Compiled::new(expr, schema).map_err(|e| plan_error(&e))
 }

@@ -28,7 +28,10 @@ pub fn plan_query(sql: &str, catalog: &Catalog) -> Result<Query, Vec<SqlError>> 
     let plan = SqlToRel::new(&context).sql_statement_to_plan(statement);
     let plan = plan.and_then(optimize).map_err(|e| translate(&e, &text, catalog))?;
     let mut lowering = Lowering::new(catalog);
-    let lowered = lowering.lower(&plan).map_err(|e| vec![e.or_at(text.whole())])?;
+    let lowered = lowering.lower(&plan).map_err(|e| {
+        let place = if e.code == "sql-subquery" { text.find_subquery() } else { None };
+        vec![e.or_at(place.or_else(|| text.whole()))]
+    })?;
     let (TableKind::Topic, input) = lowered.source.clone() else {
         let (_, name) = lowered.source;
         let error = SqlError::new("sql-no-topic", format!("the query reads only the lookup `{name}`"));

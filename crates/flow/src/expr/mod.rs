@@ -77,7 +77,9 @@ impl EvalError {
 
 fn by_message(message: &str) -> &'static str {
     let lower = message.to_lowercase();
-    if lower.contains("divide by zero") || lower.contains("division by zero") {
+    if lower.contains("regular expression") {
+        "expression"
+    } else if lower.contains("divide by zero") || lower.contains("division by zero") {
         "division-by-zero"
     } else if lower.contains("overflow") || lower.contains("too large") || lower.contains("out of range") {
         "overflow"
@@ -124,6 +126,11 @@ impl Compiled {
         Ok(Self { expr: physical, text: text_of(expr).into(), fallible, digits })
     }
 
+    /// With another text.
+    pub(crate) fn with_text(self, change: impl FnOnce(&str) -> String) -> Self {
+        Self { text: change(&self.text).into(), ..self }
+    }
+
     /// Whether some row can make it fail.
     pub(crate) fn fallible(&self) -> bool {
         self.fallible
@@ -160,13 +167,12 @@ impl Compiled {
     }
 }
 
-/// The expression in short: column names without their tables where these are generated.
+/// The expression as text, without its alias.
 pub(crate) fn text_of(expr: &Expr) -> String {
-    let text = match expr {
-        Expr::Alias(alias) => alias.expr.human_display().to_string(),
+    match expr {
+        Expr::Alias(alias) => text_of(&alias.expr),
         other => other.human_display().to_string(),
-    };
-    text
+    }
 }
 
 /// The plan's columns and the system column.

@@ -9,7 +9,7 @@ use millstream_event::Name;
 
 use crate::error::SqlError;
 use crate::expr::batch_schema;
-use crate::lower::{Lowered, Lowering, Result, column_of, compile, on};
+use crate::lower::{Lowered, Lowering, Result, column_of, on};
 use crate::ops::Op;
 use crate::ops::lookup_join::{Key, LookupJoin};
 use crate::sql::context::{Table, TableKind};
@@ -67,7 +67,7 @@ impl Lowering<'_> {
         let (_, name) = side.source.clone();
         let lookup = self.lookup(&name);
         let (keys, rest) = self.keys(join, &row, &side, &name)?;
-        let residual = rest.map(|r| compile(&r, &join.schema)).transpose()?;
+        let residual = rest.map(|r| self.compile(&r, &join.schema)).transpose()?;
         let side_types = side.schema.fields().iter().map(|f| f.data_type().clone()).collect();
         let width = side.schema.fields().len();
         let (gather, side_ops) = gathered(side, self.width(&name));
@@ -139,7 +139,7 @@ impl Lowering<'_> {
                     conditions.remove(at);
                     let kind = lookup.schema.column(key).map(|(_, c)| c.kind.to_arrow());
                     let kind = kind.unwrap_or(arrow_schema::DataType::Null);
-                    keys.push(Key { expr: compile(&expr, &row.schema)?, kind });
+                    keys.push(Key { expr: self.compile(&expr, &row.schema)?, kind });
                 }
                 None => missing.push(key.as_str()),
             }

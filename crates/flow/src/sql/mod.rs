@@ -1,6 +1,8 @@
 //! From SQL text to an optimised logical plan.
 
 pub(crate) mod context;
+pub(crate) mod dialect;
+pub(crate) mod numbers;
 pub(crate) mod optimize;
 pub(crate) mod refuse;
 pub(crate) mod text;

@@ -1,10 +1,12 @@
 //! What a row-wise query cannot say, found in its tokens so that every place is named at once.
 
+use datafusion_sql::sqlparser::ast::{Expr, Ident, Query, SelectItem, SetExpr};
 use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::error::SqlError;
 use crate::sql::text::{Text, is_keyword, span};
+use crate::sql::translate::duplicate;
 
 /// Aggregate functions: they need state, which a row-wise query does not have.
 const AGGREGATES: &[&str] = &[
@@ -161,4 +163,31 @@ pub(crate) fn expression(text: &Text) -> Vec<SqlError> {
         errors.push(error.at(span(token.span)));
     }
     errors
+}
+
+/// Output columns that a SELECT names twice in so many words.
+pub(crate) fn doubled_names(query: &Query) -> Vec<SqlError> {
+    let select = match query.body.as_ref() {
+        SetExpr::Select(select) => select,
+        SetExpr::Query(inner) => return doubled_names(inner),
+        _ => return Vec::new(),
+    };
+    let mut seen: Vec<&Ident> = Vec::new();
+    let mut errors = Vec::new();
+    for name in select.projection.iter().filter_map(output_name) {
+        match seen.iter().any(|s| s.value == name.value) {
+            true => errors.push(duplicate(&name.value).at(span(name.span))),
+            false => seen.push(name),
+        }
+    }
+    errors
+}
+
+fn output_name(item: &SelectItem) -> Option<&Ident> {
+    match item {
+        SelectItem::ExprWithAlias { alias, .. } => Some(alias),
+        SelectItem::UnnamedExpr(Expr::Identifier(name)) => Some(name),
+        SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) => parts.last(),
+        _ => None,
+    }
 }

@@ -6,13 +6,13 @@
 use std::collections::HashSet;
 
 use datafusion_sql::sqlparser::ast::{Expr, Query, SetExpr, Statement};
-use datafusion_sql::sqlparser::dialect::GenericDialect;
 use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_sql::sqlparser::tokenizer::{Location, Span as TokenSpan, Token, TokenWithSpan, Tokenizer};
 
 use crate::catalog::Catalog;
 use crate::error::{Span, SqlError};
+use crate::sql::dialect::Sql;
 use crate::sql::refuse;
 
 /// The longest SQL text.
@@ -32,7 +32,7 @@ impl Text {
             let message = format!("the SQL text has {} bytes; at most {SQL_BYTES_MAX} are allowed", sql.len());
             return Err(SqlError::new("sql-too-long", message));
         }
-        let mut tokens = Tokenizer::new(&GenericDialect {}, sql)
+        let mut tokens = Tokenizer::new(&Sql, sql)
             .tokenize_with_location()
             .map_err(|e| SqlError::new("sql-syntax", lower_first(&e.message)).at(Some(point(e.location))))?;
         tokens.retain(|t| !matches!(t.token, Token::Whitespace(_)));
@@ -68,7 +68,10 @@ impl Text {
                 let message = format!("`{}` stands behind the query; write one SELECT only", rest.token);
                 Err(vec![SqlError::new("sql-syntax", message).at(span(rest.span))])
             }
-            Ok((Statement::Query(query), None)) if is_select(&query) => Ok(Statement::Query(query)),
+            Ok((Statement::Query(query), None)) if is_select(&query) => {
+                let doubled = refuse::doubled_names(&query);
+                if doubled.is_empty() { Ok(Statement::Query(query)) } else { Err(doubled) }
+            }
             Ok((statement, None)) => {
                 let first = self.tokens.first().map(|t| t.token.to_string()).unwrap_or_default();
                 let what = if matches!(statement, Statement::Query(_)) { "this query".to_owned() } else { first };
@@ -106,6 +109,16 @@ impl Text {
         self.tokens.get(at).and_then(|t| span(t.span))
     }
 
+    /// The place of the first subquery that is not in FROM or WITH.
+    pub(crate) fn find_subquery(&self) -> Option<Span> {
+        let at = self.tokens.windows(3).position(|three| {
+            let [before, open, select] = three else { return false };
+            let relation = [Keyword::FROM, Keyword::JOIN, Keyword::AS].iter().any(|k| is_keyword(Some(before), *k));
+            open.token == Token::LParen && is_keyword(Some(select), Keyword::SELECT) && !relation
+        })?;
+        self.tokens.get(at + 2).and_then(|t| span(t.span))
+    }
+
     /// The place of the whole text.
     pub(crate) fn whole(&self) -> Option<Span> {
         let (first, last) = (self.tokens.first()?, self.tokens.last()?);
@@ -120,8 +133,7 @@ impl Text {
     }
 
     fn parser(&self) -> Tokens {
-        let dialect: &'static GenericDialect = &GenericDialect {};
-        let parser = Parser::new(dialect).with_recursion_limit(DEPTH_MAX);
+        let parser = Parser::new(&Sql).with_recursion_limit(DEPTH_MAX);
         Tokens(parser.with_tokens_with_locations(self.tokens.clone()))
     }
 

@@ -120,10 +120,25 @@ fn function(message: &str, span: Option<Span>, text: &Text) -> Option<SqlError> 
 }
 
 fn other(message: &str, span: Option<Span>, text: &Text) -> SqlError {
+    // What a function says of its arguments is wrapped twice.
+    let message = message.rsplit_once("Error during planning: ").map_or(message, |(_, inner)| inner);
+    let message = message.split(". No function matches").next().unwrap_or(message);
+    let message = message.split(". Consider aliasing").next().unwrap_or(message);
+    if message.contains("unique expression names") {
+        return SqlError::new("sql-duplicate-column", "two output columns have the same name")
+            .at(span.or_else(|| text.whole()))
+            .help("rename one with AS");
+    }
+    if message.starts_with("Dot access not supported") {
+        return SqlError::new("sql-field-access", "a field of a computed struct is not reached with a dot")
+            .at(span.or_else(|| text.whole()))
+            .help("write the field in brackets, as in list[1]['field']");
+    }
     let first: String = message.lines().next().unwrap_or_default().chars().take(MESSAGE_CHARS_MAX).collect();
     let called = || {
         let (_, rest) = message.split_once('\'')?;
         text.find_word(rest.split_once('\'')?.0, true)
     };
+    let called = || called().or_else(|| text.whole());
     SqlError::new("sql-plan", lower_first(first.trim_end_matches('.'))).at(span.or_else(called))
 }

@@ -107,8 +107,7 @@ impl World {
         let name = Name::new(name).unwrap();
         if topic {
             let times = (0..decoded.rows.num_rows() as i64).map(|i| START + i * 1_000_000);
-            let times: ArrayRef =
-                Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone("+00:00"));
+            let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone("+00:00"));
             self.rows = Some(schema.with_system_column(&decoded.rows, times).unwrap());
             self.catalog.topics.insert(name, schema);
         } else {
@@ -141,10 +140,9 @@ impl World {
 }
 
 fn show(error: &SqlError) -> String {
-    let place = error.span.map_or_else(
-        || "nowhere".to_owned(),
-        |s| format!("{}:{}-{}:{}", s.start.0, s.start.1, s.end.0, s.end.1),
-    );
+    let place = error
+        .span
+        .map_or_else(|| "nowhere".to_owned(), |s| format!("{}:{}-{}:{}", s.start.0, s.start.1, s.end.0, s.end.1));
     let help = error.help.as_ref().map(|h| format!("  help: {h}\n")).unwrap_or_default();
     format!("error[{}] {place}: {}\n{help}", error.code, error.message)
 }

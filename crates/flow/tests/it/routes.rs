@@ -68,7 +68,10 @@ fn a_template_sends_by_value_and_refuses_names_outside_its_list() {
     let routes = plan_routes(RouteMode::First, &[], &template(&["orders_de", "orders_uk"]), &schema()).unwrap();
     let routed = routes.run(&rows());
     assert_eq!(routed.rows, [vec![0, 3], vec![]]);
-    assert_eq!(routed.failed.iter().map(|f| (f.row, f.code)).collect::<Vec<_>>(), [(1, "route-target"), (2, "route-target")]);
+    assert_eq!(
+        routed.failed.iter().map(|f| (f.row, f.code)).collect::<Vec<_>>(),
+        [(1, "route-target"), (2, "route-target")]
+    );
     assert!(routed.failed[0].reason.contains("orders_fr"));
     let wrong = RouteTarget::Template { text: "orders_{contry}".to_owned(), topics: vec![name("orders_de")] };
     let errors = plan_routes(RouteMode::First, &[], &wrong, &schema()).unwrap_err();

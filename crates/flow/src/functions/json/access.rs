@@ -31,17 +31,8 @@ pub(super) enum Kind {
     Contains,
 }
 
-pub(super) const KINDS: [Kind; 9] = [
-    Kind::Get,
-    Kind::GetJson,
-    Kind::Str,
-    Kind::Int,
-    Kind::Float,
-    Kind::Bool,
-    Kind::Text,
-    Kind::Length,
-    Kind::Contains,
-];
+pub(super) const KINDS: [Kind; 9] =
+    [Kind::Get, Kind::GetJson, Kind::Str, Kind::Int, Kind::Float, Kind::Bool, Kind::Text, Kind::Length, Kind::Contains];
 
 impl Kind {
     pub(super) fn name(self) -> &'static str {
