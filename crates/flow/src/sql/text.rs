@@ -178,7 +178,7 @@ fn is_select(query: &Query) -> bool {
 
 /// Every name of the catalog as written.
 fn names(catalog: &Catalog) -> HashSet<&str> {
-    let topics = catalog.topics.iter().map(|(name, schema)| (name, schema));
+    let topics = catalog.topics.iter();
     let lookups = catalog.lookups.iter().map(|(name, lookup)| (name, &lookup.schema));
     let mut names = HashSet::new();
     for (name, schema) in topics.chain(lookups) {

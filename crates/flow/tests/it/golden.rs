@@ -72,7 +72,7 @@ fn rerun(text: &str, cases: &mut usize) -> String {
             ["@case", ..] => {
                 *cases += 1;
                 out.push_str(block.trim_end());
-                let _ = write!(out, "\n@expect\n{}\n", world.outcome(body.trim()));
+                write!(out, "\n@expect\n{}\n", world.outcome(body.trim())).unwrap();
                 continue;
             }
             ["@expect"] => continue,

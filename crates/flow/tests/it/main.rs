@@ -1,5 +1,7 @@
 //! The tests of the crate's public face.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+
 mod golden;
 mod one_by_one;
 mod properties;
