@@ -70,6 +70,8 @@ pub enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RunState {
+    /// Not working yet.
+    Starting,
     /// Working, or ready to.
     Running,
     /// Paused by an order; its lag grows.
@@ -78,7 +80,9 @@ pub enum RunState {
     Waiting,
     /// A task has failed and comes back; `reason` says why and when.
     Restarting,
-    /// Ended for good until something is done; `reason` says what.
+    /// It cannot go on until somebody mends what `reason` says; `resume` tries again.
+    Failed,
+    /// Stopped, as asked.
     Stopped,
     /// A bounded source has been read to its end.
     Finished,
