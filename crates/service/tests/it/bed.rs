@@ -13,8 +13,8 @@ use millstream_service::event::json::{Decimals, Decoder, Encoder};
 use millstream_service::event::{Batch, Column, Name, Offset, PartitionId, Schema, TopicPartition, Unknown};
 use millstream_service::flow::{Catalog, plan_query, plan_rules};
 use millstream_service::log::{
-    AbortReason, Commit, Epoch, Error as LogError, Join, Log, Membership, MemoryLog, Outcome, Pending, Position, Read,
-    Reader, Retention, Task, TaskId, TopicInfo, TopicKind, TopicSpec,
+    AbortReason, Commit, EmbeddedLog, EmbeddedOptions, Epoch, Error as LogError, Join, Log, Membership, MemoryLog,
+    Outcome, Pending, Position, Read, Reader, Retention, Task, TaskId, TopicInfo, TopicKind, TopicSpec,
 };
 use millstream_service::{
     BATCH_ROWS_DEFAULT, Check, ConnectError, Else, Intake, Options, Output, Refusal, RefusedEvent, Runner, ServiceDef,
@@ -48,6 +48,11 @@ pub(crate) struct Bed {
 impl Bed {
     pub(crate) fn new() -> Self {
         Self::on(Arc::new(MemoryLog::new()))
+    }
+
+    /// On an embedded log in `dir`.
+    pub(crate) fn embedded(dir: &std::path::Path) -> Self {
+        Self::on(Arc::new(EmbeddedLog::open(EmbeddedOptions::new(dir)).unwrap()))
     }
 
     pub(crate) fn on(log: Arc<dyn Log>) -> Self {
@@ -247,10 +252,13 @@ pub(crate) fn querying(mut def: ServiceDef, columns: &[(&str, &str)], sql: &str)
     def
 }
 
+/// Topic and offset of each row, by task.
+type Files = BTreeMap<u32, Vec<(String, u64)>>;
+
 /// What a "file" sink has: per topic and task the rows written, kept beyond the tasks that wrote them.
 #[derive(Clone, Default)]
 pub(crate) struct Paper {
-    pub(crate) files: Arc<Mutex<BTreeMap<u32, Vec<(String, u64)>>>>,
+    pub(crate) files: Arc<Mutex<Files>>,
     /// So many of the next writes fail, every third.
     pub(crate) failures: Arc<AtomicU64>,
     writes: Arc<AtomicU64>,

@@ -18,10 +18,13 @@ fn in_order_per_key(rows: &[(u32, u64, serde_json::Value)]) {
 }
 
 async fn pipeline(bed: &Bed, count: u64) -> Paper {
+    pipeline_with(bed, count, Paper::default()).await
+}
+
+async fn pipeline_with(bed: &Bed, count: u64, paper: Paper) -> Paper {
     bed.topic("raw", COLUMNS, &["k"], 4).await;
     bed.topic("kept", COLUMNS, &["k"], 4).await;
     bed.topic("fewer", COLUMNS, &["k"], 3).await;
-    let paper = Paper::default();
     bed.runner.start_sink(paper.def("paper", &["kept", "fewer"])).await.unwrap();
     let filter = querying(pass("filter", "raw", "kept"), COLUMNS, "SELECT k, n FROM raw WHERE n % 5 <> 0");
     bed.runner.start_service(filter).await.unwrap();
@@ -55,6 +58,21 @@ async fn every_event_arrives_once_and_in_order_per_key() {
     check(&bed, &paper, 5_000).await;
     bed.runner.stop_all(true).await;
     assert_eq!(paper.finished.load(std::sync::atomic::Ordering::Acquire), 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_embedded_log_resumes_where_it_was_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut paper = Paper::default();
+    for count in [1_000, 2_500, 2_500] {
+        let bed = Bed::embedded(dir.path());
+        let written = std::mem::take(&mut paper);
+        paper = pipeline_with(&bed, count, written).await;
+        bed.drained().await;
+        check(&bed, &paper, count as i64).await;
+        bed.runner.stop_all(true).await;
+        bed.log.close().await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
