@@ -13,7 +13,7 @@ use crate::isolate::isolate;
 use crate::lookup::{LookupSet, LookupTable};
 use crate::lower::{Lowered, Lowering};
 use crate::ops::project::Output;
-use crate::ops::{Frame, Op, run};
+use crate::ops::{Frame, Op};
 use crate::outcome::{Failed, Origin, Processed, concat_batches};
 use crate::sql::context::{Context, TableKind};
 use crate::sql::optimize::optimize;
@@ -154,7 +154,15 @@ impl Query {
     ) -> Result<Frame, EvalError> {
         let batch = if count == rows.num_rows() { rows.clone() } else { rows.slice(first, count) };
         let frame = Frame { batch, origin: Origin::Identity(count), dropped: vec![0; self.inner.len()] };
-        self.output.apply(run(&self.ops, frame, tables)?)
+        let mut frame = frame;
+        for op in &self.ops {
+            frame = op.apply(frame, tables)?;
+            // A batch that a filter or join emptied is done.
+            if frame.batch.num_rows() == 0 {
+                return Ok(Frame { batch: RecordBatch::new_empty(Arc::clone(self.schema.physical())), ..frame });
+            }
+        }
+        self.output.apply(frame)
     }
 
     fn all_failed(&self, rows: usize, error: &EvalError) -> Processed {

@@ -2,6 +2,7 @@
 
 pub(crate) mod context;
 pub(crate) mod dialect;
+pub(crate) mod lateral;
 pub(crate) mod numbers;
 pub(crate) mod optimize;
 pub(crate) mod refuse;

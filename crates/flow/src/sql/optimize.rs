@@ -17,6 +17,7 @@ use datafusion_optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion_optimizer::{Optimizer, OptimizerContext, OptimizerRule};
 
 use crate::sql::context::options;
+use crate::sql::lateral::spread;
 use crate::sql::numbers::settle;
 
 type Rules = Vec<Arc<dyn OptimizerRule + Send + Sync>>;
@@ -40,7 +41,7 @@ pub(crate) fn simplify(plan: LogicalPlan) -> Result<LogicalPlan> {
 
 fn run(plan: LogicalPlan, rules: Rules) -> Result<LogicalPlan> {
     let options = Arc::new(options());
-    let plan = settle(plan)?;
+    let plan = settle(spread(plan)?)?;
     let plan = Analyzer::new().execute_and_check(plan, &options, |_, _| {})?;
     // Without a start time nothing of the clock gets into the plan.
     let context = OptimizerContext::new_with_config_options(options).without_query_execution_start_time();

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod golden;
+mod lookups;
 mod one_by_one;
 mod properties;
 mod queries;
