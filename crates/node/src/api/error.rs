@@ -16,6 +16,8 @@ pub mod codes {
     pub const CHANGE_REFUSED: &str = "change-refused";
     /// A request that cannot be understood.
     pub const REQUEST_WRONG: &str = "request-wrong";
+    /// The log could not be read; `message` says why.
+    pub const LOG_FAILED: &str = "log-failed";
     /// The log does not accept; `message` says why.
     pub const LOG_STOPPED: &str = "log-stopped";
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 /// Where to begin in a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -84,8 +85,8 @@ pub struct EventsQuery {
 }
 
 /// One line of the answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(try_from = "Line", into = "Line")]
 pub enum EventLine {
     /// An event and its place.
     Event {
@@ -95,12 +96,61 @@ pub enum EventLine {
         offset: u64,
         /// When it came in.
         ingested_at: String,
-        /// Its columns, in order.
-        event: serde_json::Map<String, serde_json::Value>,
+        /// Its columns, in order, as text: a decimal keeps all its digits.
+        event: Box<RawValue>,
     },
     /// The stream ends here because of this.
     Error {
         /// Why.
         error: super::ApiError,
     },
+}
+
+/// A line as it is written: one of the two.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    partition: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    offset: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ingested_at: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    event: Option<Box<RawValue>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    error: Option<super::ApiError>,
+}
+
+impl TryFrom<Line> for EventLine {
+    type Error = &'static str;
+
+    fn try_from(line: Line) -> Result<Self, Self::Error> {
+        match line {
+            Line { error: Some(error), .. } => Ok(Self::Error { error }),
+            Line {
+                partition: Some(partition),
+                offset: Some(offset),
+                ingested_at: Some(at),
+                event: Some(event),
+                ..
+            } => Ok(Self::Event { partition, offset, ingested_at: at, event }),
+            _ => Err("a line has an event with its place, or an error"),
+        }
+    }
+}
+
+impl std::convert::From<EventLine> for Line {
+    fn from(line: EventLine) -> Self {
+        let none = Self { partition: None, offset: None, ingested_at: None, event: None, error: None };
+        match line {
+            EventLine::Error { error } => Self { error: Some(error), ..none },
+            EventLine::Event { partition, offset, ingested_at, event } => Self {
+                partition: Some(partition),
+                offset: Some(offset),
+                ingested_at: Some(ingested_at),
+                event: Some(event),
+                error: None,
+            },
+        }
+    }
 }

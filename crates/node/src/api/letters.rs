@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 /// Names a dead letter: its partition and offset in `<service>.dlq`, written `3-1042`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -62,7 +63,7 @@ pub enum LetterState {
 }
 
 /// One dead letter.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Letter {
     /// Its name.
     pub id: LetterId,
@@ -94,9 +95,9 @@ pub struct Letter {
     pub origin: Option<String>,
     /// How often the service has tried.
     pub attempts: u32,
-    /// The event.
+    /// The event, as text: a decimal keeps all its digits.
     #[serde(default)]
-    pub event: Option<serde_json::Value>,
+    pub event: Option<Box<RawValue>>,
     /// The input as it came, where it could not be read as an event; replacement characters where it is no UTF-8.
     #[serde(default)]
     pub raw: Option<String>,
