@@ -114,6 +114,12 @@ fn measure(what: &str, rows: usize, mut work: impl FnMut()) {
     }
 }
 
+/// Only the batch sizes named on the command line, if any are.
+fn wanted(count: usize) -> bool {
+    let mut sizes = std::env::args().skip(1).filter_map(|a| a.parse::<usize>().ok()).peekable();
+    sizes.peek().is_none() || sizes.any(|size| size == count)
+}
+
 fn main() {
     let catalog = catalog();
     let lookups = lookups(&catalog);
@@ -131,7 +137,7 @@ fn main() {
         ("pass through", plan("SELECT * FROM transactions")),
     ];
     for (what, query) in &queries {
-        for count in [1, 10, 100, 1_000, 8_192] {
+        for count in [1, 10, 100, 1_000, 8_192].into_iter().filter(|c| wanted(*c)) {
             let part = all.slice(500, count);
             measure(what, count, || drop(black_box(query.run(black_box(&part), &lookups))));
         }
@@ -144,7 +150,7 @@ fn main() {
     let rules: Vec<_> = rules.iter().map(|(n, sql)| ((*n).to_owned(), (*sql).to_owned())).collect();
     let Some(topic) = catalog.topics.get("transactions") else { unreachable!("declared above") };
     let rules = plan_rules(&rules, topic).unwrap_or_else(|e| panic!("{:?}", e.first()));
-    for count in [1, 1_000] {
+    for count in [1, 1_000].into_iter().filter(|c| wanted(*c)) {
         let part = all.slice(500, count);
         measure("three rules", count, || drop(black_box(rules.run(black_box(&part)))));
     }

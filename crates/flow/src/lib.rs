@@ -4,6 +4,20 @@
 //! ([`arrow_array::RecordBatch`] with the columns of [`millstream_event::Schema::physical`]). An expression that fails
 //! fails its row, never its batch: what a batch yields is what its rows would yield one by one.
 //!
+//! # The SQL
+//!
+//! One SELECT over one topic: projection, WHERE, CASE, casts, subqueries in FROM and CTEs that work row by row, UNNEST
+//! (in SELECT and `CROSS JOIN UNNEST(t.list) AS u(x)`), inner and left joins with lookups on their whole key, all
+//! deterministic scalar functions, JSON access (`->`, `->>`, `?`, `json_get…`).
+//!
+//! - Identifiers are taken as written, quoted or not. An unquoted one that names nothing as written, but does in lower
+//!   case, is lowered: `CARD_ID` finds `card_id`, `cardId` finds `cardId`.
+//! - `0.9` is an exact decimal; where it meets a double it becomes one. Integers and decimals never wrap: overflow,
+//!   division by zero and casts that do not fit fail their event. Integer division cuts off.
+//! - AND, OR, CASE and coalesce evaluate from left to right and only as far as needed: `b <> 0 AND a / b > 1` holds.
+//! - `now()` and `current_date` are the event's time of ingestion; TIMESTAMP is microseconds in UTC.
+//! - A subtraction of timestamps has no column type; cast it, or use `extract` and `date_part`.
+//!
 //! What it is not: it knows nothing of topics' logs, of files that lookups come from, or of dead letters.
 //!
 //! ```

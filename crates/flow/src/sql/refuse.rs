@@ -64,7 +64,17 @@ const WINDOWS: &[&str] = &["cume_dist", "dense_rank", "lag", "lead", "ntile", "p
 const TIME_WINDOWS: &[&str] = &["cumulate", "hop", "session", "tumble"];
 
 /// Functions that give another answer each time.
-const VOLATILE: &[&str] = &["gen_random_uuid", "rand", "random", "uuid", "uuidv4", "uuidv7"];
+const VOLATILE: &[&str] = &[
+    "current_time",
+    "file_row_index",
+    "gen_random_uuid",
+    "input_file_name",
+    "rand",
+    "random",
+    "uuid",
+    "uuidv4",
+    "uuidv7",
+];
 
 /// Everything that a query is refused for at sight.
 pub(crate) fn query(text: &Text) -> Vec<SqlError> {
