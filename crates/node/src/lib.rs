@@ -8,7 +8,6 @@ pub mod api;
 pub mod config;
 pub mod diagnostic;
 pub mod plan;
-pub mod reading;
 
 pub use config::{Config, Loaded};
 pub use diagnostic::{Diagnostic, Diagnostics};
