@@ -63,7 +63,7 @@ impl Encode {
 }
 
 /// The user's columns of a batch as a schema.
-fn user_schema(columns: &SchemaRef) -> Result<Schema, ConnectError> {
+pub(crate) fn user_schema(columns: &SchemaRef) -> Result<Schema, ConnectError> {
     let fault = |what: String| ConnectError::permanent(format!("the events cannot be written: {what}"));
     let user = columns.fields().iter().filter(|f| !f.name().starts_with("__"));
     let columns =

@@ -5,6 +5,7 @@
 //! | [`generate`] | exactly once: the position is the event's number |
 //! | [`file`] | exactly once: the position is a byte of a file |
 //! | [`stdin`] | at most once across a crash: a pipe cannot be read again |
+//! | [`http`] | answered when durable; with an `Idempotency-Key` a retried request counts once |
 //! | [`file_sink`] | exactly once |
 //! | [`stdout`] | at least once |
 //! | [`lookup`] | a table is swapped whole; not part of a commit |
@@ -18,6 +19,7 @@ pub mod file;
 pub mod file_sink;
 pub mod generate;
 
+pub mod http;
 pub mod lookup;
 pub mod stdin;
 pub mod stdout;
@@ -30,6 +32,7 @@ pub use file::{Compression, FileSource};
 pub use file_sink::FileSink;
 pub use generate::GenerateSource;
 
+pub use http::HttpSource;
 pub use lookup::FileLookup;
 pub use stdin::StdinSource;
 pub use stdout::StdoutSink;

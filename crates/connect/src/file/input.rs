@@ -8,8 +8,9 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::position::{FilePlace, checksum};
+use super::position::FilePlace;
 use super::{Compression, io_error};
+use crate::decode::checksum;
 use crate::service::ConnectError;
 
 /// How many bytes are read at once.

@@ -131,8 +131,3 @@ impl Places {
         self.files.retain(|f| f.name != name);
     }
 }
-
-/// A checksum of a file's first bytes (FNV-1a: it tells files apart, it keeps no secret).
-pub(crate) fn checksum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
-}
