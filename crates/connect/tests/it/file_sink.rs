@@ -58,13 +58,13 @@ async fn events_are_committed_rolled_and_completed() {
     assert_eq!(written(dir.path(), "a"), (0..11).collect::<Vec<_>>());
 }
 
-/// Where a life of the task ends.
+/// The step after which a life of the task ends.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Crash {
-    AfterWrite,
-    AfterPrepare,
-    AfterCommit,
-    AfterName,
+    Write,
+    Prepare,
+    Commit,
+    Name,
 }
 
 /// A small generator of choices, so that the test needs no seed file.
@@ -89,26 +89,25 @@ async fn every_event_is_written_exactly_once_whatever_step_a_crash_hits() {
         while position < 100 {
             let mut task = open(&sink, state.as_ref()).await.unwrap();
             let mut next = position;
-            let crash =
-                [Crash::AfterWrite, Crash::AfterPrepare, Crash::AfterCommit, Crash::AfterName][dice.roll(4) as usize];
+            let crash = [Crash::Write, Crash::Prepare, Crash::Commit, Crash::Name][dice.roll(4) as usize];
             for round in 0..=dice.roll(3) {
                 let to = (next + 1 + dice.roll(9) as i64).min(100);
                 task.write(&name("t"), &batch(next, to)).await.unwrap();
                 next = to;
-                if crash == Crash::AfterWrite && round == 1 {
+                if crash == Crash::Write && round == 1 {
                     // Bytes that reached the file without a commit.
                     task.prepare().await.unwrap();
                     break;
                 }
-                if crash == Crash::AfterWrite {
+                if crash == Crash::Write {
                     break;
                 }
                 let prepared = if next == 100 { task.finish().await } else { task.prepare().await }.unwrap();
-                if crash == Crash::AfterPrepare {
+                if crash == Crash::Prepare {
                     break;
                 }
                 (position, state) = (next, prepared);
-                if crash == Crash::AfterCommit {
+                if crash == Crash::Commit {
                     break;
                 }
                 task.committed().await.unwrap();
