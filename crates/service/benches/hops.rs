@@ -17,7 +17,7 @@ use millstream_service::log::{
     EmbeddedLog, EmbeddedOptions, Log, MemoryLog, Position, Retention, TopicKind, TopicSpec,
 };
 use millstream_service::{
-    ConnectError, Intake, Options, Output, Runner, ServiceDef, Source, SourceDef, SourceRead, SourceTask, Work,
+    ConnectError, Intake, Kind, Options, Output, Runner, ServiceDef, Source, SourceDef, SourceRead, SourceTask, Work,
 };
 
 const BATCHES: u64 = 1_000;
@@ -119,6 +119,9 @@ async fn run(log: Arc<dyn Log>, hops: usize) -> u64 {
     runner.start_source(def).await.unwrap();
     runner.drained().await;
     let used = cpu_ns() - begun;
+    for handle in runner.handles().iter().filter(|h| h.kind() == Kind::Service) {
+        assert_eq!(handle.counts().events_out, BATCHES * ROWS as u64, "{}", handle.name());
+    }
     runner.stop_all(true).await;
     log.close().await.unwrap();
     used / (BATCHES * ROWS as u64)
@@ -146,7 +149,7 @@ fn main() {
             let log = if embedded { "embedded, group sync" } else { "memory" };
             println!(
                 "{log}: 1 hop {one} ns/event, 5 hops {five} ns/event, each hop more {} ns/event",
-                (five - one) / 4
+                five.saturating_sub(*one) / 4
             );
         }
     });

@@ -135,8 +135,8 @@ impl Component {
     /// Stops all instances at a commit boundary.
     pub(crate) async fn stop(&self, how: Leave) {
         let mut instances = self.instances.lock().await;
-        self.stopped.store(true, Ordering::Release);
         leave(std::mem::take(&mut *instances), how).await;
+        self.stopped.store(true, Ordering::Release);
         self.progress.notify_waiters();
     }
 

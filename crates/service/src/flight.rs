@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Instant;
 
+use futures::FutureExt;
 use millstream_log::{Commit, Committed, Log, Outcome, Pending};
 
 use crate::meters::{Tally, add};
@@ -68,6 +69,14 @@ impl<T> Flight<T> {
     pub(crate) async fn settle_one(&mut self) -> Result<(Committed, T), Fault> {
         let (outcome, note) = self.next().await;
         judge(outcome, self.context.log.as_ref()).map(|committed| (committed, note))
+    }
+
+    /// Judges those that are answered, without waiting, so that their latency is counted when they are done.
+    pub(crate) fn settle_ready(&mut self) -> Result<(), Fault> {
+        while let Some(settled) = self.settle_one().now_or_never() {
+            settled?;
+        }
+        Ok(())
     }
 
     /// Waits for all; the first failure is the answer, for those behind it fail because of it.

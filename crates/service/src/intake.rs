@@ -128,6 +128,8 @@ impl<'a> Running<'a> {
             Some(kept) => (kept.source, kept.held, kept.position),
             None => {
                 let source = def.source.open(id.partition, committed.clone()).await.map_err(|e| trouble(&e))?;
+                // A source that was kept for want of space runs again only when a commit succeeds.
+                context.shared.set(State::Running);
                 (source, VecDeque::new(), committed.clone())
             }
         };
@@ -165,6 +167,9 @@ impl<'a> Running<'a> {
                 self.settle().await?;
                 self.context.shared.set(State::Paused);
                 self.context.control.changed().await;
+                if !self.context.control.paused() {
+                    self.context.shared.set(State::Running);
+                }
                 continue;
             }
             self.context.meet_injected_fault();

@@ -149,6 +149,7 @@ impl<'a> Running<'a> {
                 }
             };
             self.context.shared.set(State::Running);
+            self.flight.settle_ready()?;
             while self.flight.is_full() {
                 self.flight.settle_one().await?;
             }

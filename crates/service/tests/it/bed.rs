@@ -358,8 +358,12 @@ impl FaultyLog {
         }
     }
 
+    pub(crate) fn fail(&self, per_mille: u64) {
+        self.per_mille.store(per_mille, Ordering::Release);
+    }
+
     pub(crate) fn heal(&self) {
-        self.per_mille.store(0, Ordering::Release);
+        self.fail(0);
     }
 
     /// splitmix64 (Steele, Lea, Flood, 2014).

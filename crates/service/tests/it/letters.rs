@@ -98,3 +98,30 @@ async fn a_source_decodes_its_letters_again() {
     assert_eq!((field(&open[0], "attempts"), field(&open[0], "raw")), (json!(2), field(&letters[1], "raw")));
     assert_eq!(source.replay(&Select { ids: vec![letters[0].id], ..Select::default() }).await.unwrap().refused, 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn letters_are_replayed_exactly_once_on_a_log_that_fails() {
+    let log = std::sync::Arc::new(crate::bed::FaultyLog::new(11, 0));
+    let bed = Bed::on(log.clone());
+    bed.topic("raw", COLUMNS, &["k"], 3).await;
+    bed.topic("valid", COLUMNS, &["k"], 3).await;
+    let service = validate(&bed, false).await;
+    bed.runner.start_source(Numbers::new(3_000).def("raw")).await.unwrap();
+    bed.drained().await;
+    service.stop().await;
+    let service = validate(&bed, true).await;
+    log.fail(150);
+    let odd = Select { rule: Some("is_even".into()), ..Select::default() };
+    let open = Select { status: Some(LetterStatus::Open), ..odd.clone() };
+    until("every letter is replayed", async || {
+        // A command may be refused, or be lost in an unknown outcome: its sender asks again.
+        drop(service.replay(&odd).await);
+        service.dead_letters(&open, 1).await.unwrap().is_empty()
+    })
+    .await;
+    log.heal();
+    bed.drained().await;
+    assert_eq!(bed.numbers("valid", "n").await, (0..90).collect::<Vec<_>>());
+    let again = bed.rows("validate.dlq").await.iter().filter(|(_, _, l)| l["attempts"] == 2).count();
+    assert_eq!(again, 3_000 / 2 - 45, "each odd number above 90 was refused once more");
+}
