@@ -45,16 +45,18 @@ impl Source for Same {
 
 impl SourceTask for SameTask {
     fn next(&mut self) -> BoxFuture<'_, Result<SourceRead, ConnectError>> {
-        let n = self.1.fetch_add(1, Ordering::Relaxed);
-        let intake = Intake {
-            rows: self.0.clone(),
-            refused: vec![],
-            position: Some(Position::Opaque(Bytes::from(n.to_string()))),
-            extra: vec![],
-            receipt: None,
-        };
-        let read = if n < BATCHES { SourceRead::Intake(Box::new(intake)) } else { SourceRead::Finished };
-        Box::pin(async move { Ok(read) })
+        Box::pin(async move {
+            // Within the future, because one that is dropped unpolled must not lose a batch.
+            let n = self.1.fetch_add(1, Ordering::Relaxed);
+            let intake = Intake {
+                rows: self.0.clone(),
+                refused: vec![],
+                position: Some(Position::Opaque(Bytes::from(n.to_string()))),
+                extra: vec![],
+                receipt: None,
+            };
+            Ok(if n < BATCHES { SourceRead::Intake(Box::new(intake)) } else { SourceRead::Finished })
+        })
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Instant;
 use futures::FutureExt;
 use millstream_log::{Commit, Committed, Log, Outcome, Pending};
 
-use crate::meters::{Tally, add};
+use crate::meters::{Tally, add, sub};
 use crate::task::{Context, Fault};
 
 /// Commits on their way, each with what its task wants to remember of it.
@@ -45,6 +45,7 @@ impl<T> Flight<T> {
     /// Hands a commit to the log.
     pub(crate) fn send(&mut self, commit: Commit, tally: Tally, note: T) {
         let since = Instant::now();
+        add(&self.context.meters.in_flight, 1);
         let pending = self.context.log.commit(commit);
         self.queue.push_back(Entry { pending, tally, since, note });
     }
@@ -94,16 +95,18 @@ impl<T> Flight<T> {
             Outcome::Committed(_) => {
                 self.context.meters.committed(tally, since.elapsed());
                 self.context.shared.progressed.store(true, Ordering::Release);
-                self.context.progress.notify_waiters();
             }
             _ => add(&self.context.meters.commits_failed, 1),
         }
+        sub(&self.context.meters.in_flight, 1);
+        self.context.progress.notify_waiters();
     }
 }
 
 impl<T> Drop for Flight<T> {
     fn drop(&mut self) {
         if !self.queue.is_empty() {
+            sub(&self.context.meters.in_flight, self.queue.len() as u64);
             let pending = self.queue.drain(..).map(|entry| entry.pending);
             self.context.shared.leftovers.lock().extend(pending);
         }

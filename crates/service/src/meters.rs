@@ -27,6 +27,8 @@ pub struct Meters {
     pub(crate) restarts: AtomicU64,
     pub(crate) panics: AtomicU64,
     pub(crate) busy_ns: AtomicU64,
+    /// Commits handed to the log and not yet counted.
+    pub(crate) in_flight: AtomicU64,
     dead_letters: Mutex<BTreeMap<String, u64>>,
     dropped_by_lookup: Mutex<BTreeMap<Name, u64>>,
     out_by_topic: Mutex<BTreeMap<Name, u64>>,
@@ -181,6 +183,10 @@ impl Histogram {
         }
         add(&self.sum_us, us);
     }
+}
+
+pub(crate) fn sub(gauge: &AtomicU64, n: u64) {
+    gauge.fetch_sub(n, Ordering::AcqRel);
 }
 
 pub(crate) fn add(counter: &AtomicU64, n: u64) {

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use millstream_event::Name;
-use millstream_log::{Consumed, Position, TopicInfo};
+use millstream_log::{Consumed, Outcome, Position, TopicInfo};
 
 use crate::control::Leave;
 use crate::def::{BATCH_ROWS_DEFAULT, SinkDef};
 use crate::error::ConnectError;
 use crate::flight::{commit_of, judge};
 use crate::inputs::{Inputs, Run, extend};
-use crate::meters::Tally;
+use crate::meters::{Tally, add, sub};
 use crate::sink::SinkTask;
 use crate::status::State;
 use crate::task::{Context, End, Fault, Job};
@@ -165,9 +165,15 @@ impl<'a> Running<'a> {
             let mut tally = Tally { events_in: unsaved.rows, ..Tally::default() };
             tally.out(&self.def.name, unsaved.rows);
             let begun = Instant::now();
+            add(&self.context.meters.in_flight, 1);
             let outcome = self.context.log.commit(commit).await;
+            if matches!(outcome, Outcome::Committed(_)) {
+                self.context.meters.committed(&tally, begun.elapsed());
+            } else {
+                add(&self.context.meters.commits_failed, 1);
+            }
+            sub(&self.context.meters.in_flight, 1);
             judge(outcome, self.context.log.as_ref())?;
-            self.context.meters.committed(&tally, begun.elapsed());
             self.context.committed();
         }
         self.sink.committed().await.map_err(|e| trouble(&e))
