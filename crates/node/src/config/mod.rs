@@ -35,6 +35,8 @@ pub struct Loaded {
     pub sources: SourceTexts,
     /// The pipeline file.
     pub path: PathBuf,
+    /// Its directory: what its paths are relative to.
+    pub dir: PathBuf,
     /// Its text.
     pub text: String,
     /// The SQL files, as written in the pipeline file, and their texts.
@@ -52,7 +54,8 @@ impl Config {
             _ => PathBuf::from("."),
         };
         let name = path.file_name().map(PathBuf::from).unwrap_or_default();
-        let disk = Disk { dir };
+        // Absolute, so that a path means the same wherever it is looked at from.
+        let disk = Disk { dir: std::path::absolute(&dir).unwrap_or(dir) };
         let text = disk.read(&name).map_err(|why| {
             let message = format!("`{}` cannot be read: {why}", path.display());
             let hint = "name a pipeline file or its directory, or write one with `millstream init`";
@@ -79,7 +82,7 @@ impl Config {
         let decode::Decoder { sources, found, sql_files, secrets, .. } = decoder;
         match config {
             Some(config) if found.errors() == 0 => {
-                Ok(Loaded { config, sources, path: path.to_owned(), text, sql_files, secrets })
+                Ok(Loaded { config, sources, path: path.to_owned(), dir: files.resolve(Path::new("")), text, sql_files, secrets })
             }
             _ => Err(found.sorted()),
         }

@@ -126,7 +126,7 @@ fn read_stdin(decoder: &mut Decoder<'_>, node: &Node) -> Option<StdinSettings> {
 }
 
 fn read_generate(decoder: &mut Decoder<'_>, node: &Node) -> Option<GenerateSettings> {
-    let keys = ["kind", "rate", "count", "seed", "customers", "merchants", "start", "bad", "out_of_order"];
+    let keys = ["kind", "rate", "count", "seed", "customers", "merchants", "start", "bad"];
     let f = decoder.fields(node, first_line(node.span), "`generate`", &keys, &[])?;
     let kind = match f.get("kind") {
         None => Some(GenerateKind::CardTransactions),
@@ -155,6 +155,5 @@ fn read_generate(decoder: &mut Decoder<'_>, node: &Node) -> Option<GenerateSetti
             _ => None,
         }),
         bad: f.get("bad").and_then(|n| decoder.parsed(n, "`bad`", "a share such as `1.5%`", scalars::share)),
-        out_of_order: f.get("out_of_order").and_then(|n| decoder.duration(n, "`out_of_order`")),
     })
 }

@@ -390,9 +390,6 @@ pub struct GenerateSettings {
     /// The share of events with something wrong, e.g. `1.5%`.
     #[schemars(with = "Option<String>")]
     pub bad: Option<f64>,
-    /// How late an event may come.
-    #[schemars(with = "Option<String>")]
-    pub out_of_order: Option<Duration>,
 }
 
 /// What is made up.

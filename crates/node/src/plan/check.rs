@@ -37,7 +37,7 @@ impl Planner<'_> {
                 paths.push(&http.path);
                 self.reply(&name.value, http, &to.value);
             }
-            let definition = define::source(settings, &schema);
+            let definition = define::source(settings, &schema, &self.loaded.dir);
             self.sources.push(Source { name: name.value.clone(), settings: settings.clone(), schema, definition });
         }
     }
@@ -71,15 +71,14 @@ impl Planner<'_> {
         for (name, settings) in &config.sinks {
             let who = format!("sink `{}`", name.value);
             let specs: Vec<_> = settings.from.iter().map(|f| self.input_topic(&who, f)).collect();
-            if specs.iter().any(Option::is_none) || specs.is_empty() {
-                continue;
-            }
+            let Some(specs) = specs.into_iter().collect::<Option<Vec<_>>>().filter(|s| !s.is_empty()) else { continue };
+            let inputs: Vec<_> = specs.into_iter().map(|s| (s.name, s.schema)).collect();
             self.read(&name.value, &settings.from);
             self.sinks.push(Sink {
                 name: name.value.clone(),
                 settings: settings.clone(),
                 inputs: settings.from.iter().map(|f| f.value.clone()).collect(),
-                definition: define::sink(settings),
+                definition: define::sink(settings, &inputs, &self.loaded.dir),
             });
         }
     }

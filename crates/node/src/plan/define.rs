@@ -1,9 +1,16 @@
 //! The definitions of parts: everything that decides what a part does, and nothing else.
 
-use millstream_service::event::Schema;
+use std::path::Path;
+
+use millstream_service::event::{Name, Schema};
 
 use super::version::Definition;
 use crate::config::{LookupSettings, Named, Otherwise, ServiceSettings, SinkSettings, SourceSettings};
+
+/// A path as it was written, where it lies below the pipeline file.
+pub(super) fn within<'a>(path: &'a Path, dir: &Path) -> &'a Path {
+    path.strip_prefix(dir).unwrap_or(path)
+}
 
 fn list<T: std::fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
     items.into_iter().map(|i| i.to_string()).collect::<Vec<_>>().join(", ")
@@ -15,9 +22,9 @@ fn optional(definition: &mut Definition, path: &str, value: Option<impl std::fmt
     }
 }
 
-pub(super) fn lookup(settings: &LookupSettings) -> Definition {
+pub(super) fn lookup(settings: &LookupSettings, dir: &Path) -> Definition {
     let mut d = Definition::default();
-    d.set("file.path", settings.file.path.value.display());
+    d.set("file.path", within(&settings.file.path.value, dir).display());
     optional(&mut d, "file.format", settings.file.format);
     optional(&mut d, "file.compression", settings.file.compression);
     optional(&mut d, "file.refresh", settings.file.refresh);
@@ -29,7 +36,7 @@ pub(super) fn lookup(settings: &LookupSettings) -> Definition {
     d
 }
 
-pub(super) fn source(settings: &SourceSettings, schema: &Schema) -> Definition {
+pub(super) fn source(settings: &SourceSettings, schema: &Schema, dir: &Path) -> Definition {
     let mut d = Definition::default();
     d.set("to", &settings.to.value);
     d.set("columns", schema);
@@ -47,7 +54,7 @@ pub(super) fn source(settings: &SourceSettings, schema: &Schema) -> Definition {
         }
     }
     if let Some(file) = &settings.file {
-        d.set("file.path", file.path.value.display());
+        d.set("file.path", within(&file.path.value, dir).display());
         optional(&mut d, "file.format", file.format);
         optional(&mut d, "file.compression", file.compression);
         d.set("file.follow", file.follow);
@@ -64,7 +71,6 @@ pub(super) fn source(settings: &SourceSettings, schema: &Schema) -> Definition {
         optional(&mut d, "generate.merchants", generate.merchants);
         optional(&mut d, "generate.start", generate.start.as_ref().map(|s| &s.value));
         optional(&mut d, "generate.bad", generate.bad);
-        optional(&mut d, "generate.out_of_order", generate.out_of_order);
     }
     d
 }
@@ -111,14 +117,17 @@ pub(super) fn service(settings: &ServiceSettings, input: &Schema, lookups: &Name
     d
 }
 
-pub(super) fn sink(settings: &SinkSettings) -> Definition {
+pub(super) fn sink(settings: &SinkSettings, inputs: &[(Name, Schema)], dir: &Path) -> Definition {
     let mut d = Definition::default();
     d.set("from", list(settings.from.iter().map(|n| &n.value)));
     if let Some(file) = &settings.file {
-        d.set("file.path", file.path.value.display());
+        d.set("file.path", within(&file.path.value, dir).display());
         optional(&mut d, "file.format", file.format);
         optional(&mut d, "file.roll.bytes", file.roll.as_ref().and_then(|r| r.bytes));
         optional(&mut d, "file.roll.every", file.roll.as_ref().and_then(|r| r.every));
+    }
+    for (topic, schema) in inputs {
+        d.set(format!("input.{topic}"), schema);
     }
     if let Some(stdout) = &settings.stdout {
         optional(&mut d, "stdout.format", Some(stdout.format));

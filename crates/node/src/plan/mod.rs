@@ -94,6 +94,7 @@ impl<'a> Planner<'a> {
         }
         Ok(Pipeline {
             name: self.config.pipeline.value.clone(),
+            dir: self.loaded.dir.clone(),
             topics: self.topics,
             lookups: self.lookups,
             sources: self.sources,
@@ -131,7 +132,7 @@ impl<'a> Planner<'a> {
             let key = settings.key.iter().map(|k| k.value.clone()).collect();
             let schema = LookupSchema { schema, key };
             self.catalog.lookups.insert(name.value.clone(), schema.clone());
-            let definition = define::lookup(settings);
+            let definition = define::lookup(settings, &self.loaded.dir);
             self.lookups.push(Lookup { name: name.value.clone(), schema, settings: settings.clone(), definition });
         }
     }

@@ -18,6 +18,8 @@ use crate::diagnostic::Diagnostics;
 pub struct Pipeline {
     /// Its name.
     pub name: Name,
+    /// The pipeline file's directory.
+    pub dir: std::path::PathBuf,
     /// All topics that sources, services and sinks name, by name.
     pub topics: BTreeMap<Name, Topic>,
     /// Lookups in the order of the file.

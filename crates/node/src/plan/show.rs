@@ -27,6 +27,16 @@ enum Shape {
 }
 
 impl Source {
+    /// Whether it has an end.
+    pub fn bounded(&self) -> bool {
+        let s = &self.settings;
+        match (&s.file, &s.generate) {
+            (Some(file), _) => !file.follow,
+            (_, Some(generate)) => generate.count.is_some(),
+            _ => s.stdin.is_some(),
+        }
+    }
+
     /// `http`, `file`, `stdin` or `generate`.
     pub fn kind(&self) -> &'static str {
         let s = &self.settings;
@@ -89,7 +99,7 @@ impl Pipeline {
         }
         for lookup in &self.lookups {
             let key = lookup.schema.key.join(", ");
-            say!(out, "\nlookup {} by [{key}]\n  {}", lookup.name, lookup.settings.file.path.value.display());
+            say!(out, "\nlookup {} by [{key}]\n  {}", lookup.name, super::define::within(&lookup.settings.file.path.value, &self.dir).display());
             columns(&mut out, &lookup.schema.schema);
         }
         for (name, topic) in &self.topics {

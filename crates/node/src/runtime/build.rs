@@ -1,0 +1,178 @@
+//! From planned parts to running ones: connectors and definitions.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use millstream_connect as connect;
+use millstream_service::event::{Name, Unknown};
+use millstream_service::log::{EmbeddedOptions, SyncMode};
+use millstream_service::{
+    BATCH_ROWS_DEFAULT, Check, LookupHandle, ServiceDef, SinkDef, Source as RunningSource, SourceDef, Work,
+};
+
+use crate::api::{ApiError, codes};
+use crate::config::{
+    Compression, EmbeddedSettings, FileSourceSettings, Format, GenerateSettings, LookupFileSettings, SinkSettings, Sync,
+    UnknownFields, format_of,
+};
+use crate::plan::{Lookup, Service, Sink, Source};
+
+/// The log's options.
+pub(crate) fn log_options(settings: &EmbeddedSettings) -> EmbeddedOptions {
+    let mut options = EmbeddedOptions::new(&settings.dir);
+    if let Some(bytes) = settings.segment {
+        options.segment_bytes = bytes;
+    }
+    options.max_bytes = settings.max_bytes;
+    options.sync = match settings.sync {
+        Sync::Group => SyncMode::Group,
+        Sync::Interval(every) => SyncMode::Interval(every),
+        Sync::Never => SyncMode::Never,
+    };
+    options
+}
+
+/// The sync mode in the words of the file.
+pub(crate) fn sync_text(sync: Sync) -> String {
+    match sync {
+        Sync::Group => "group".into(),
+        Sync::Interval(every) => format!("interval {}ms", every.as_millis()),
+        Sync::Never => "never".into(),
+    }
+}
+
+fn format(given: Option<Format>, path: &Path) -> connect::Format {
+    match given.or_else(|| format_of(path)) {
+        Some(Format::Csv) => connect::Format::Csv,
+        _ => connect::Format::Ndjson,
+    }
+}
+
+fn compression(given: Option<Compression>) -> connect::Compression {
+    match given {
+        None => connect::Compression::Auto,
+        Some(Compression::None) => connect::Compression::None,
+        Some(Compression::Gzip) => connect::Compression::Gzip,
+        Some(Compression::Zstd) => connect::Compression::Zstd,
+    }
+}
+
+fn unknown(given: UnknownFields) -> Unknown {
+    match given {
+        UnknownFields::Keep => Unknown::Keep,
+        UnknownFields::Drop => Unknown::Drop,
+        UnknownFields::Reject => Unknown::Reject,
+    }
+}
+
+/// Starts to load a lookup.
+pub(crate) fn lookup(lookup: &Lookup) -> (connect::FileLookup, LookupHandle) {
+    let LookupFileSettings { path, format: form, compression: packed, refresh } = &lookup.settings.file;
+    let settings = connect::lookup::Settings {
+        path: path.value.clone(),
+        format: format(*form, &path.value),
+        compression: compression(*packed),
+        refresh: *refresh,
+    };
+    connect::FileLookup::start(lookup.name.clone(), settings, lookup.schema.clone())
+}
+
+/// The definition of a service.
+pub(crate) fn service(service: &Service, lookups: &BTreeMap<Name, LookupHandle>) -> ServiceDef {
+    ServiceDef {
+        name: service.name.clone(),
+        version: service.definition.version(),
+        inputs: service.inputs.clone(),
+        check: service.check.as_ref().map(|(rules, otherwise)| Check {
+            rules: Arc::clone(rules),
+            names: service.rules.iter().map(|(name, _)| name.clone()).collect(),
+            otherwise: otherwise.clone(),
+        }),
+        work: service.query.as_ref().map_or(Work::None, |q| Work::Query(Arc::clone(q))),
+        output: service.output.clone(),
+        instances: service.instances,
+        batch_rows_max: service.batch_max.and_then(|n| usize::try_from(n).ok()).unwrap_or(BATCH_ROWS_DEFAULT),
+        lookups: service.lookups.iter().filter_map(|name| lookups.get(name).cloned()).collect(),
+    }
+}
+
+/// The definition of a sink.
+pub(crate) fn sink(sink: &Sink) -> SinkDef {
+    let SinkSettings { file, .. } = &sink.settings;
+    let running: Arc<dyn millstream_service::Sink> = match file {
+        Some(file) => {
+            let mut settings = connect::file_sink::Settings::new(&file.path.value);
+            settings.format = format(Some(file.format.unwrap_or(Format::Ndjson)), &file.path.value);
+            if let Some(roll) = &file.roll {
+                settings.roll.bytes = roll.bytes.unwrap_or(settings.roll.bytes);
+                settings.roll.every = roll.every;
+            }
+            Arc::new(connect::FileSink::new(settings))
+        }
+        None => Arc::new(connect::StdoutSink::new()),
+    };
+    SinkDef {
+        name: sink.name.clone(),
+        version: sink.definition.version(),
+        sink: running,
+        inputs: sink.inputs.clone(),
+        instances: 1,
+    }
+}
+
+/// The definition of a source that is no HTTP source.
+pub(crate) fn source(source: &Source) -> Result<SourceDef, ApiError> {
+    let settings = &source.settings;
+    let extra = unknown(settings.unknown);
+    let running: Arc<dyn RunningSource> = if let Some(file) = &settings.file {
+        Arc::new(connect::FileSource::new(file_settings(file, extra), source.schema.clone()))
+    } else if let Some(generate) = &settings.generate {
+        let made = connect::GenerateSource::new(generate_settings(source, generate)?, source.schema.clone());
+        Arc::new(made.map_err(|e| wrong(source, e.to_string()))?)
+    } else {
+        let form = settings.stdin.as_ref().and_then(|s| s.format);
+        let form = format(Some(form.unwrap_or(Format::Ndjson)), Path::new(""));
+        Arc::new(connect::StdinSource::new(form, extra, source.schema.clone()))
+    };
+    Ok(source_def(source, running))
+}
+
+/// A source's definition around what runs.
+pub(crate) fn source_def(source: &Source, running: Arc<dyn RunningSource>) -> SourceDef {
+    SourceDef {
+        name: source.name.clone(),
+        version: source.definition.version(),
+        source: running,
+        to: source.settings.to.value.clone(),
+    }
+}
+
+fn file_settings(file: &FileSourceSettings, unknown: Unknown) -> connect::file::Settings {
+    let mut settings = connect::file::Settings::new(file.path.value.to_string_lossy());
+    settings.format = format(file.format, &file.path.value);
+    settings.compression = compression(file.compression);
+    settings.follow = file.follow;
+    settings.unknown = unknown;
+    settings
+}
+
+fn wrong(source: &Source, why: String) -> ApiError {
+    ApiError::new(codes::PIPELINE_WRONG, format!("source `{}`: {why}", source.name))
+}
+
+fn generate_settings(source: &Source, given: &GenerateSettings) -> Result<connect::generate::Settings, ApiError> {
+    let mut settings = connect::generate::Settings::default();
+    let number = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+    settings.rate = given.rate;
+    settings.count = given.count;
+    settings.seed = given.seed.unwrap_or(settings.seed);
+    settings.customers = given.customers.map_or(settings.customers, number);
+    settings.merchants = given.merchants.map_or(settings.merchants, number);
+    settings.bad = given.bad.unwrap_or(settings.bad);
+    if let Some(start) = &given.start {
+        settings.start = start.value.parse().map_err(|_| wrong(source, "`start` is no day; write 2026-01-01".into()))?;
+    }
+    settings.check().map_err(|e| wrong(source, e.to_string()))?;
+    Ok(settings)
+}

@@ -1,0 +1,292 @@
+//! The difference between two pipelines, and how a running one becomes the other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Instant;
+
+use millstream_service::event::Name;
+use millstream_service::log::{Log, spec_change};
+
+use super::{Node, Parts, stored};
+use crate::api::{ApiError, Applied, Change, ChangeKind, PartKind, PipelineText, Plan, codes};
+use crate::config::Loaded;
+use crate::diagnostic::Diagnostics;
+use crate::plan::{Definition, Pipeline, plan};
+
+/// What differs.
+pub(crate) fn diff(old: (&Loaded, &Pipeline), new: (&Loaded, &Pipeline)) -> Plan {
+    let (before, after) = (old.1, new.1);
+    let mut out = Plan {
+        pipeline: after.name.to_string(),
+        changes: settings(old, new),
+        unchanged: Vec::new(),
+        warnings: after.warnings.0.clone(),
+    };
+    topics(before, after, &mut out);
+    let lookups = changed_lookups(before, after);
+    let none = |_: &Name| Vec::new();
+    compare(
+        PartKind::Lookup,
+        before.lookups.iter().map(|l| (&l.name, &l.definition)).collect(),
+        after.lookups.iter().map(|l| (&l.name, &l.definition)).collect(),
+        &none,
+        &mut out,
+    );
+    compare(
+        PartKind::Source,
+        before.sources.iter().map(|s| (&s.name, &s.definition)).collect(),
+        after.sources.iter().map(|s| (&s.name, &s.definition)).collect(),
+        &none,
+        &mut out,
+    );
+    let also = |name: &Name| {
+        let mut lines = Vec::new();
+        let find = |p: &Pipeline| p.services.iter().find(|s| s.name == *name).map(|s| (s.instances, s.lookups.clone()));
+        if let (Some((a, _)), Some((b, joined))) = (find(before), find(after)) {
+            if a != b {
+                lines.push(format!("instances: {a} -> {b}"));
+            }
+            let changed = joined.iter().filter(|l| lookups.contains(*l));
+            lines.extend(changed.map(|l| format!("lookup {l} is another one")));
+        }
+        lines
+    };
+    compare(
+        PartKind::Service,
+        before.services.iter().map(|s| (&s.name, &s.definition)).collect(),
+        after.services.iter().map(|s| (&s.name, &s.definition)).collect(),
+        &also,
+        &mut out,
+    );
+    compare(
+        PartKind::Sink,
+        before.sinks.iter().map(|s| (&s.name, &s.definition)).collect(),
+        after.sinks.iter().map(|s| (&s.name, &s.definition)).collect(),
+        &none,
+        &mut out,
+    );
+    // Lookups and topics that stay are of no interest.
+    out.changes.retain(|c| c.change != ChangeKind::Changed || !c.details.is_empty());
+    out
+}
+
+fn changed_lookups(before: &Pipeline, after: &Pipeline) -> BTreeSet<Name> {
+    let same = |name: &Name, d: &Definition| before.lookups.iter().any(|l| l.name == *name && l.definition == *d);
+    after.lookups.iter().filter(|l| !same(&l.name, &l.definition)).map(|l| l.name.clone()).collect()
+}
+
+fn change(part: PartKind, name: &Name, change: ChangeKind) -> Change {
+    let name = name.to_string();
+    Change { part, name, change, before: None, after: None, details: Vec::new(), reason: None }
+}
+
+fn compare(
+    part: PartKind,
+    before: BTreeMap<&Name, &Definition>,
+    after: BTreeMap<&Name, &Definition>,
+    also: &dyn Fn(&Name) -> Vec<String>,
+    out: &mut Plan,
+) {
+    let names: BTreeSet<&Name> = before.keys().chain(after.keys()).copied().collect();
+    for name in names {
+        let (old, new) = (before.get(name), after.get(name));
+        let mut found = match (old, new) {
+            (None, _) => change(part, name, ChangeKind::Added),
+            (_, None) => change(part, name, ChangeKind::Removed),
+            (Some(old), Some(new)) => {
+                let details: Vec<String> = old.differences(new).into_iter().chain(also(name)).collect();
+                if details.is_empty() {
+                    if part != PartKind::Lookup {
+                        out.unchanged.push(name.to_string());
+                    }
+                    continue;
+                }
+                Change { details, ..change(part, name, ChangeKind::Changed) }
+            }
+        };
+        found.before = old.map(|d| d.version());
+        found.after = new.map(|d| d.version());
+        out.changes.push(found);
+    }
+}
+
+fn topics(before: &Pipeline, after: &Pipeline, out: &mut Plan) {
+    let names: BTreeSet<&Name> = before.topics.keys().chain(after.topics.keys()).collect();
+    for name in names {
+        match (before.topics.get(name), after.topics.get(name)) {
+            (None, Some(_)) => out.changes.push(change(PartKind::Topic, name, ChangeKind::Added)),
+            (Some(_), None) => {
+                let reason = Some("its events stay in the log until their retention ends".to_owned());
+                out.changes.push(Change { reason, ..change(PartKind::Topic, name, ChangeKind::Removed) });
+            }
+            (Some(old), Some(new)) => {
+                let line = |what: &str, a: String, b: String| (a != b).then(|| format!("{what}: {a} -> {b}"));
+                let details: Vec<String> = [
+                    line("columns", old.spec.schema.to_string(), new.spec.schema.to_string()),
+                    line("partitions", old.spec.partitions.to_string(), new.spec.partitions.to_string()),
+                    line("key", old.spec.key.join(", "), new.spec.key.join(", ")),
+                    line("retention", format!("{:?}", old.spec.retention), format!("{:?}", new.spec.retention)),
+                ]
+                .into_iter()
+                .flatten()
+                .collect();
+                let refused = spec_change(&old.spec, &new.spec).err();
+                let kind = if refused.is_some() { ChangeKind::Refused } else { ChangeKind::Changed };
+                let reason = refused.map(|why| why.to_string());
+                out.changes.push(Change { details, reason, ..change(PartKind::Topic, name, kind) });
+            }
+            (None, None) => {}
+        }
+    }
+}
+
+/// What takes effect at the next start only.
+fn settings(old: (&Loaded, &Pipeline), new: (&Loaded, &Pipeline)) -> Vec<Change> {
+    let (a, b) = (&old.0.config, &new.0.config);
+    let lines = [
+        ("pipeline", old.1.name.to_string(), new.1.name.to_string()),
+        ("server.listen", a.server.listen.to_string(), b.server.listen.to_string()),
+        ("log", format!("{:?}", a.log.embedded), format!("{:?}", b.log.embedded)),
+    ];
+    let differ = lines.into_iter().filter(|(_, a, b)| a != b);
+    differ
+        .map(|(name, before, after)| Change {
+            part: PartKind::Setting,
+            name: name.to_owned(),
+            change: ChangeKind::Restart,
+            before: Some(before),
+            after: Some(after),
+            details: Vec::new(),
+            reason: Some("takes effect when the node starts the next time".to_owned()),
+        })
+        .collect()
+}
+
+/// A refusal that carries everything that is wrong with a pipeline.
+pub(crate) fn wrong(found: Diagnostics) -> ApiError {
+    let message = match found.errors() {
+        1 => "the pipeline has an error".to_owned(),
+        n => format!("the pipeline has {n} errors"),
+    };
+    ApiError { diagnostics: found.0, ..ApiError::new(codes::PIPELINE_WRONG, message) }
+}
+
+impl Node {
+    /// Reads and plans a pipeline that was sent, as if it lay where the running one does.
+    async fn read(&self, text: PipelineText) -> Result<(Loaded, Pipeline), ApiError> {
+        let path = self.inner.parts.read().await.loaded.path.clone();
+        let path = std::path::absolute(&path).unwrap_or(path);
+        let name = Path::new(&text.file).file_name().map_or_else(|| path.clone(), |n| path.with_file_name(n));
+        let loaded = stored::parse(&name, text).map_err(wrong)?;
+        let pipeline = plan(&loaded).map_err(wrong)?;
+        Ok((loaded, pipeline))
+    }
+
+    /// What [`Node::apply`] would change.
+    pub async fn plan(&self, text: PipelineText) -> Result<Plan, ApiError> {
+        let (loaded, pipeline) = self.read(text).await?;
+        let parts = self.inner.parts.read().await;
+        Ok(diff((&parts.loaded, &parts.pipeline), (&loaded, &pipeline)))
+    }
+
+    /// Makes the running pipeline the one that was sent. Only what differs stops, at a commit boundary.
+    pub async fn apply(&self, text: PipelineText) -> Result<Applied, ApiError> {
+        let begun = Instant::now();
+        let one = self.inner.changing.lock().await;
+        let (loaded, pipeline) = self.read(text).await?;
+        let mut parts = self.inner.parts.write().await;
+        let plan = diff((&parts.loaded, &parts.pipeline), (&loaded, &pipeline));
+        if plan.refused() {
+            let refused = plan.changes.iter().filter(|c| c.change == ChangeKind::Refused);
+            let why: Vec<String> =
+                refused.map(|c| format!("topic `{}`: {}", c.name, c.reason.as_deref().unwrap_or_default())).collect();
+            return Err(ApiError::new(codes::CHANGE_REFUSED, why.join("; ")).help("nothing was changed"));
+        }
+        let stopped = Instant::now();
+        self.stop_changed(&plan, &mut parts).await;
+        Parts::topics(&pipeline, &*self.inner.log as &dyn Log).await?;
+        self.release_topics(&parts.pipeline, &pipeline).await;
+        stored::store(&parts.loaded.config.log.embedded.dir, &loaded)?;
+        parts.loaded = loaded;
+        parts.pipeline = pipeline;
+        self.start_changed(&plan, &mut parts).await?;
+        let longest_stop_ms = if plan.changes.is_empty() { 0.0 } else { stopped.elapsed().as_secs_f64() * 1e3 };
+        drop(parts);
+        drop(one);
+        Ok(Applied { plan, longest_stop_ms, elapsed_ms: begun.elapsed().as_secs_f64() * 1e3 })
+    }
+
+    /// Writers first, so that nobody writes what nobody reads.
+    async fn stop_changed(&self, plan: &Plan, parts: &mut Parts) {
+        for kind in [PartKind::Source, PartKind::Service, PartKind::Sink] {
+            for change in plan.changes.iter().filter(|c| c.part == kind && stops(c)) {
+                let Ok(name) = Name::new(&change.name) else { continue };
+                if let Some(handle) = self.inner.runner.handle(&name) {
+                    handle.stop().await;
+                    self.inner.runner.forget(&name);
+                }
+                parts.drop_source(&name);
+            }
+        }
+        for change in plan.changes.iter().filter(|c| c.part == PartKind::Lookup && stops(c)) {
+            if let Ok(name) = Name::new(&change.name) {
+                parts.drop_lookup(&name);
+            }
+        }
+    }
+
+    /// Topics that no part names any more wait for nobody: their events go by age.
+    async fn release_topics(&self, before: &Pipeline, after: &Pipeline) {
+        for (name, topic) in before.topics.iter().filter(|(name, _)| !after.topics.contains_key(*name)) {
+            let mut spec = topic.spec.clone();
+            spec.consumers.clear();
+            if let Err(error) = self.inner.log.create_topic(spec).await {
+                tracing::warn!(topic = %name, %error, "a topic that is not used any more keeps its consumers");
+            }
+        }
+    }
+
+    async fn start_changed(&self, plan: &Plan, parts: &mut Parts) -> Result<(), ApiError> {
+        let runner = &self.inner.runner;
+        let named = |kind| -> BTreeSet<&str> {
+            let starts = |c: &&Change| c.part == kind && c.change != ChangeKind::Removed;
+            plan.changes.iter().filter(starts).map(|c| c.name.as_str()).collect()
+        };
+        let pipeline = parts.pipeline.clone();
+        for lookup in pipeline.lookups.iter().filter(|l| named(PartKind::Lookup).contains(l.name.as_str())) {
+            parts.start_lookup(&lookup.name);
+        }
+        for service in pipeline.services.iter().filter(|s| named(PartKind::Service).contains(s.name.as_str())) {
+            match runner.handle(&service.name).filter(|_| scales_only(plan, &service.name)) {
+                Some(handle) => handle.scale(service.instances).await.map_err(super::service_error)?,
+                None => parts.start_service(runner, service).await?,
+            }
+        }
+        for sink in pipeline.sinks.iter().filter(|s| named(PartKind::Sink).contains(s.name.as_str())) {
+            parts.start_sink(runner, sink).await?;
+        }
+        for source in pipeline.sources.iter().filter(|s| named(PartKind::Source).contains(s.name.as_str())) {
+            parts.start_source(runner, source).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a part has to stop for its change.
+fn stops(change: &Change) -> bool {
+    match change.change {
+        ChangeKind::Removed => true,
+        ChangeKind::Changed => !only_instances(change),
+        ChangeKind::Added | ChangeKind::Refused | ChangeKind::Restart => false,
+    }
+}
+
+/// A service whose number of instances alone has changed goes on while it is scaled.
+fn only_instances(change: &Change) -> bool {
+    change.part == PartKind::Service && change.details.iter().all(|d| d.starts_with("instances: "))
+}
+
+fn scales_only(plan: &Plan, name: &Name) -> bool {
+    let of = |c: &&Change| c.part == PartKind::Service && c.name == name.as_str();
+    plan.changes.iter().find(of).is_some_and(|c| c.change == ChangeKind::Changed && only_instances(c))
+}

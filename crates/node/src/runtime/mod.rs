@@ -1,0 +1,177 @@
+//! A running pipeline.
+//!
+//! 1. The log is opened and the topics are made or checked.
+//! 2. The address is bound, so that a taken port is found before anything runs.
+//! 3. Lookups begin to load; services start, then sinks, then sources: nobody writes before its reader can read.
+//! 4. [`Node::apply`] stops and starts only what differs, at commit boundaries.
+//! 5. [`Node::shutdown`] stops sources, services and sinks in this order, each at a commit boundary, and closes the log.
+
+pub(crate) mod build;
+mod change;
+mod parts;
+mod start;
+mod status;
+pub(crate) mod stored;
+mod usage;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use millstream_service::log::{EmbeddedLog, Log};
+use millstream_service::{Handle, Runner};
+use parking_lot::Mutex;
+
+use crate::api::{ApiError, DrainSummary, Phase, Status, codes};
+use crate::diagnostic::did_you_mean;
+pub(crate) use change::diff;
+pub(crate) use parts::Parts;
+pub(crate) use status::{log_state, run_state};
+
+/// How a node is run.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NodeOptions {
+    /// End when bounded sources are read and everything is processed.
+    pub drain: bool,
+    /// Let faults be injected over HTTP: for proofs, never in production.
+    pub inject_faults: bool,
+}
+
+/// A running pipeline with its HTTP interface. Cheap to clone: clones share.
+#[derive(Clone)]
+pub struct Node {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) options: NodeOptions,
+    pub(crate) log: Arc<EmbeddedLog>,
+    pub(crate) runner: Runner,
+    pub(crate) parts: tokio::sync::RwLock<Parts>,
+    address: SocketAddr,
+    resumed: bool,
+    started: Instant,
+    started_at: String,
+    phase: Mutex<Phase>,
+    samples: Mutex<status::Samples>,
+    /// One change of the pipeline at a time.
+    changing: tokio::sync::Mutex<()>,
+    /// The runtime that services compute on; taken at the end.
+    compute: Mutex<Option<tokio::runtime::Runtime>>,
+    /// Tasks of the node itself: they end with it.
+    tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
+}
+
+impl Node {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.inner.address
+    }
+
+    /// Whether the log was there already.
+    pub fn resumed(&self) -> bool {
+        self.inner.resumed
+    }
+
+    /// How everything stands.
+    pub async fn status(&self) -> Status {
+        self.inner.status().await
+    }
+
+    /// Waits until there is nothing more to do: with [`NodeOptions::drain`], until everything is processed. Without it,
+    /// only a log that has stopped ends the waiting, with its reason.
+    pub async fn finished(&self) -> Result<(), ApiError> {
+        let inner = &self.inner;
+        let stopped = async {
+            let mut look = tokio::time::interval(Duration::from_millis(200));
+            loop {
+                look.tick().await;
+                if let Some(why) = inner.log.stopped() {
+                    return Err(ApiError::new(codes::LOG_STOPPED, format!("the log has stopped: {why}")));
+                }
+            }
+        };
+        if !inner.options.drain {
+            return stopped.await;
+        }
+        *inner.phase.lock() = Phase::Draining;
+        tokio::select! {
+            () = inner.runner.drained() => {
+                *inner.phase.lock() = Phase::Drained;
+                Ok(())
+            }
+            ended = stopped => ended,
+        }
+    }
+
+    /// Finishes what is on its way, within `timeout`, and closes the log.
+    pub async fn shutdown(&self, timeout: Duration) -> Result<DrainSummary, ApiError> {
+        let inner = &self.inner;
+        let drained = *inner.phase.lock() == Phase::Drained;
+        if !drained {
+            *inner.phase.lock() = Phase::Stopping;
+        }
+        let in_time = tokio::time::timeout(timeout, inner.runner.stop_all(drained)).await.is_ok();
+        let status = inner.status().await;
+        let summary = inner.summary(status, drained && in_time);
+        for task in inner.tasks.lock().drain(..) {
+            task.abort();
+        }
+        let closed = inner.log.close().await;
+        if let Some(compute) = inner.compute.lock().take() {
+            compute.shutdown_background();
+        }
+        closed.map_err(log_error)?;
+        Ok(summary)
+    }
+
+    /// A service, source or sink by name.
+    pub(crate) fn handle(&self, name: &str) -> Result<Handle, ApiError> {
+        let handles = self.inner.runner.handles();
+        if let Some(handle) = handles.iter().find(|h| h.name().as_str() == name) {
+            return Ok(handle.clone());
+        }
+        let names: Vec<&str> = handles.iter().map(|h| h.name().as_str()).collect();
+        let error = ApiError::new(codes::SERVICE_UNKNOWN, format!("there is no service `{name}`"));
+        let known = format!("there are {}", names.join(", "));
+        Err(error.help(did_you_mean(name, names.iter().copied()).unwrap_or(known)))
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for task in self.tasks.lock().drain(..) {
+            task.abort();
+        }
+        // A runtime must not be dropped where it would have to wait.
+        if let Some(compute) = self.compute.lock().take() {
+            compute.shutdown_background();
+        }
+    }
+}
+
+/// An error of the log, for the API.
+pub(crate) fn log_error(error: millstream_service::log::Error) -> ApiError {
+    use millstream_service::log::Error;
+    let code = match &error {
+        Error::Locked { .. } => "log-locked",
+        Error::Corrupt { .. } => "log-damaged",
+        Error::Stopped { .. } => codes::LOG_STOPPED,
+        Error::UnknownTopic(_) | Error::UnknownPartition(_) => codes::TOPIC_UNKNOWN,
+        Error::Incompatible { .. } => codes::CHANGE_REFUSED,
+        Error::OutOfRange { .. } => "offset-gone",
+        Error::TooNew { .. } => "log-too-new",
+        Error::Io { .. } | Error::Refused(_) => "log-failed",
+    };
+    ApiError::new(code, error.to_string())
+}
+
+/// An error of the runner, for the API.
+pub(crate) fn service_error(error: millstream_service::Error) -> ApiError {
+    use millstream_service::Error;
+    match error {
+        Error::Log(error) => log_error(error),
+        Error::Timeout(_) => ApiError::new("timeout", error.to_string()),
+        _ => ApiError::new("refused", error.to_string()),
+    }
+}

@@ -1,0 +1,295 @@
+//! How everything stands, with rates over the last few seconds.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Weak;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use millstream_service::event::Name;
+use millstream_service::log::Log;
+use millstream_service::{Counts, Handle, InputLag, LATENCY_BOUNDS_US, State};
+
+use super::usage::usage;
+use super::{Inner, build};
+use crate::api::{
+    self, DrainSummary, Latency, LogState, LookupState, NodeInfo, RunState, ServiceStatus, SinkStatus, SourceStatus,
+    Status, Summary, TopicCount,
+};
+use crate::config::EmbeddedSettings;
+
+/// How often counters are noted.
+const SAMPLE_EVERY: Duration = Duration::from_millis(500);
+/// How many notes are kept: rates are over the last five seconds.
+const SAMPLES_MAX: usize = 10;
+
+/// Counters of the last few seconds.
+#[derive(Default)]
+pub(crate) struct Samples(VecDeque<(Instant, BTreeMap<Name, Counts>)>);
+
+/// What a component did per second lately.
+#[derive(Default)]
+struct Rates {
+    events_in: f64,
+    events_out: f64,
+    busy: f64,
+    latency: Option<Latency>,
+}
+
+/// Notes counters until the node is gone.
+pub(crate) async fn sample(node: Weak<Inner>) {
+    let mut ticks = tokio::time::interval(SAMPLE_EVERY);
+    loop {
+        ticks.tick().await;
+        let Some(inner) = node.upgrade() else { return };
+        let counts = inner.runner.handles().iter().map(|h| (h.name().clone(), h.counts())).collect();
+        let mut samples = inner.samples.lock();
+        samples.0.push_back((Instant::now(), counts));
+        if samples.0.len() > SAMPLES_MAX {
+            samples.0.pop_front();
+        }
+    }
+}
+
+impl Samples {
+    fn rates(&self, name: &Name, now: &Counts) -> Rates {
+        let Some((since, counts)) = self.0.front() else { return Rates::default() };
+        let seconds = since.elapsed().as_secs_f64().max(0.001);
+        let zero = Counts::default();
+        let then = counts.get(name).unwrap_or(&zero);
+        // A component that was started anew counts from zero again.
+        let per_s = |now: u64, then: u64| now.saturating_sub(then) as f64 / seconds;
+        let buckets: Vec<u64> = now
+            .latency_buckets
+            .iter()
+            .enumerate()
+            .map(|(i, n)| n.saturating_sub(then.latency_buckets.get(i).copied().unwrap_or(0)))
+            .collect();
+        Rates {
+            events_in: per_s(now.events_in, then.events_in),
+            events_out: per_s(now.events_out, then.events_out),
+            busy: per_s(now.busy_ns, then.busy_ns) / 1e9,
+            latency: quantile(&buckets, 0.5)
+                .zip(quantile(&buckets, 0.99))
+                .map(|(p50_ms, p99_ms)| Latency { p50_ms, p99_ms }),
+        }
+    }
+}
+
+/// The bound, in milliseconds, below which this share lies.
+fn quantile(buckets: &[u64], share: f64) -> Option<f64> {
+    let total: u64 = buckets.iter().sum();
+    if total == 0 {
+        return None;
+    }
+    let wanted = (total as f64 * share).ceil() as u64;
+    let mut seen = 0;
+    let place = buckets.iter().position(|n| {
+        seen += n;
+        seen >= wanted
+    })?;
+    let bound = LATENCY_BOUNDS_US.get(place).or(LATENCY_BOUNDS_US.last())?;
+    Some(*bound as f64 / 1e3)
+}
+
+/// The state of a component in the words of the API, and the reason.
+pub(crate) fn run_state(state: State) -> (RunState, Option<String>) {
+    match state {
+        State::Stopped => (RunState::Stopped, None),
+        State::Finished => (RunState::Finished, None),
+        State::Running => (RunState::Running, None),
+        State::Paused => (RunState::Paused, None),
+        State::Starting => (RunState::Waiting, Some("it is starting".into())),
+        State::Waiting { reason } => (RunState::Waiting, Some(reason)),
+        State::Restarting { reason } => (RunState::Restarting, Some(reason)),
+        State::Failed { reason } => (RunState::Stopped, Some(reason)),
+    }
+}
+
+/// The time of day as RFC 3339, to the second.
+pub(crate) fn now_text() -> String {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    api_time(i64::try_from(seconds).unwrap_or(i64::MAX) * 1_000_000)
+}
+
+/// Microseconds since 1970 as RFC 3339 in UTC.
+pub(crate) fn api_time(micros: i64) -> String {
+    let mut out = Vec::with_capacity(32);
+    millstream_service::event::value::write_timestamp(&mut out, micros);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// The log's own figures: the bytes of its files.
+pub(crate) fn log_state(settings: &EmbeddedSettings, stopped: Option<String>) -> LogState {
+    let (bytes, segments) = disk_use(&settings.dir);
+    LogState { bytes, segments, sync: build::sync_text(settings.sync), stopped }
+}
+
+/// Bytes of all files below a directory, and the number of journal segments.
+pub(crate) fn disk_use(dir: &std::path::Path) -> (u64, u64) {
+    let mut left = vec![dir.to_owned()];
+    let (mut bytes, mut segments) = (0, 0);
+    while let Some(dir) = left.pop() {
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let Ok(kind) = entry.file_type() else { continue };
+            if kind.is_dir() {
+                left.push(entry.path());
+            } else if let Ok(meta) = entry.metadata() {
+                bytes += meta.len();
+                segments += u64::from(dir.ends_with("journal"));
+            }
+        }
+    }
+    (bytes, segments)
+}
+
+/// Lags by topic instead of by partition.
+fn by_topic(inputs: &[InputLag]) -> Vec<api::InputLag> {
+    let mut lags: BTreeMap<&Name, u64> = BTreeMap::new();
+    for input in inputs {
+        *lags.entry(&input.topic).or_default() += input.lag;
+    }
+    let shown = lags.into_iter().filter(|(topic, lag)| *lag > 0 || !topic.as_str().ends_with(".replay"));
+    shown.map(|(topic, lag)| api::InputLag { topic: topic.to_string(), lag }).collect()
+}
+
+impl Inner {
+    pub(crate) async fn status(&self) -> Status {
+        let mut statuses = BTreeMap::new();
+        for handle in self.runner.handles() {
+            if let Ok(status) = handle.status().await {
+                statuses.insert(handle.name().clone(), status);
+            }
+        }
+        let parts = self.parts.read().await;
+        let samples = self.samples.lock();
+        let pipeline = &parts.pipeline;
+        let source = |s: &crate::plan::Source| {
+            let found = statuses.get(&s.name)?;
+            let rates = samples.rates(&s.name, &found.counts);
+            let (state, reason) = run_state(found.state.clone());
+            let counts = &found.counts;
+            Some(SourceStatus {
+                name: s.name.to_string(),
+                kind: s.kind().to_owned(),
+                to: s.settings.to.value.to_string(),
+                state,
+                reason,
+                bounded: s.bounded(),
+                events: counts.events_out,
+                per_s: rates.events_out,
+                refused: counts.dead_letters_total(),
+                refused_by_code: counts.dead_letters.clone(),
+                restarts: counts.restarts,
+            })
+        };
+        let sink = |s: &crate::plan::Sink| {
+            let found = statuses.get(&s.name)?;
+            let rates = samples.rates(&s.name, &found.counts);
+            let (state, reason) = run_state(found.state.clone());
+            Some(SinkStatus {
+                name: s.name.to_string(),
+                kind: s.kind().to_owned(),
+                target: s.settings.file.as_ref().map(|f| f.path.value.display().to_string()),
+                state,
+                reason,
+                events: found.counts.events_out,
+                per_s: rates.events_out,
+                lag: found.lag,
+                inputs: by_topic(&found.inputs),
+                restarts: found.counts.restarts,
+            })
+        };
+        let service = |s: &crate::plan::Service| {
+            statuses.get(&s.name).map(|found| service_status(found, &samples.rates(&s.name, &found.counts)))
+        };
+        let lookups = parts.lookup_handles();
+        let lookup = |l: &crate::plan::Lookup| {
+            let found = lookups.get(&l.name)?.status();
+            Some(LookupState { name: l.name.to_string(), rows: found.rows, loaded_at: None, error: found.fault })
+        };
+        let settings = &parts.loaded.config.log.embedded;
+        let (cpu_s, rss_peak_bytes) = usage();
+        Status {
+            pipeline: pipeline.name.to_string(),
+            node: NodeInfo {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                pid: std::process::id(),
+                started_at: self.started_at.clone(),
+                uptime_s: self.started.elapsed().as_secs_f64(),
+                listen: Some(self.address.to_string()),
+                file: parts.loaded.path.display().to_string(),
+                data: settings.dir.display().to_string(),
+                cpu_s,
+                rss_peak_bytes,
+            },
+            phase: *self.phase.lock(),
+            sources: pipeline.sources.iter().filter_map(source).collect(),
+            services: pipeline.services.iter().filter_map(service).collect(),
+            sinks: pipeline.sinks.iter().filter_map(sink).collect(),
+            lookups: pipeline.lookups.iter().filter_map(lookup).collect(),
+            log: log_state(settings, self.log.stopped()),
+        }
+    }
+
+    /// One service as the API shows it.
+    pub(crate) async fn service_status(&self, handle: &Handle) -> Option<ServiceStatus> {
+        let found = handle.status().await.ok()?;
+        let rates = self.samples.lock().rates(handle.name(), &found.counts);
+        Some(service_status(&found, &rates))
+    }
+
+    /// The figures of a run that ends.
+    pub(crate) fn summary(&self, status: Status, complete: bool) -> DrainSummary {
+        let mut topics: BTreeMap<Name, u64> = BTreeMap::new();
+        let mut letters = 0;
+        for handle in self.runner.handles() {
+            let counts = handle.counts();
+            letters += counts.dead_letters_total();
+            for (topic, events) in counts.out_by_topic {
+                *topics.entry(topic).or_default() += events;
+            }
+        }
+        let refused = status.sources.iter().map(|s| s.refused).sum();
+        let (cpu_s, rss_peak_bytes) = usage();
+        let total = Summary {
+            events_in: status.sources.iter().map(|s| s.events).sum::<u64>() + refused,
+            refused,
+            events_out: status.sinks.iter().map(|s| s.events).sum(),
+            dead_letters: letters,
+            elapsed_s: self.started.elapsed().as_secs_f64(),
+            cpu_s,
+            rss_peak_bytes,
+        };
+        let count = |(topic, events): (Name, u64)| TopicCount { topic: topic.to_string(), events };
+        DrainSummary { complete, total, topics: topics.into_iter().map(count).collect(), status }
+    }
+}
+
+fn service_status(found: &millstream_service::Status, rates: &Rates) -> ServiceStatus {
+    let counts = &found.counts;
+    let (state, reason) = run_state(found.state.clone());
+    let dropped: u64 = counts.dropped_by_lookup.values().sum();
+    let outputs = counts.out_by_topic.iter();
+    ServiceStatus {
+        name: found.name.to_string(),
+        state,
+        reason,
+        version: found.version.clone(),
+        instances: found.instances,
+        tasks: u32::try_from(found.tasks.len()).unwrap_or(u32::MAX),
+        events_in: counts.events_in,
+        events_out: counts.events_out,
+        in_per_s: rates.events_in,
+        out_per_s: rates.events_out,
+        lag: found.lag,
+        inputs: by_topic(&found.inputs),
+        outputs: outputs.map(|(topic, events)| TopicCount { topic: topic.to_string(), events: *events }).collect(),
+        dead_letters: counts.dead_letters_total(),
+        dead_letters_by_code: counts.dead_letters.clone(),
+        broken_rules: BTreeMap::new(),
+        dropped: counts.dropped_by_check + dropped,
+        restarts: counts.restarts,
+        commits: counts.commits,
+        commit_latency: rates.latency,
+        busy: rates.busy,
+    }
+}
