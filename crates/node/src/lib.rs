@@ -7,10 +7,15 @@
 pub mod api;
 pub mod config;
 pub mod diagnostic;
+mod http;
+pub mod offline;
 pub mod plan;
+mod runtime;
+pub mod testing;
 
 pub use config::{Config, Loaded};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use millstream_connect as connect;
 pub use millstream_service as service;
 pub use plan::{Pipeline, plan};
+pub use runtime::{Node, NodeOptions};

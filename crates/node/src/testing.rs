@@ -141,8 +141,7 @@ async fn append(log: &dyn Log, given: &TestRows) -> Result<(), String> {
         return Ok(());
     }
     let giver = Name::new(format!("given.{name}")).map_err(|e| e.to_string())?;
-    let mut member =
-        log.join(Join { service: giver, instance: 0, lead: Lead::Tasks(1) }).map_err(|e| e.to_string())?;
+    let mut member = log.join(Join { service: giver, instance: 0, lead: Lead::Tasks(1) }).map_err(|e| e.to_string())?;
     let task = loop {
         if let Change::Assigned(tasks) = member.next().await
             && let Some(task) = tasks.into_iter().next()

@@ -81,9 +81,15 @@ impl Config {
         let config = read::read_config(&mut decoder, &root);
         let decode::Decoder { sources, found, sql_files, secrets, .. } = decoder;
         match config {
-            Some(config) if found.errors() == 0 => {
-                Ok(Loaded { config, sources, path: path.to_owned(), dir: files.resolve(Path::new("")), text, sql_files, secrets })
-            }
+            Some(config) if found.errors() == 0 => Ok(Loaded {
+                config,
+                sources,
+                path: path.to_owned(),
+                dir: files.resolve(Path::new("")),
+                text,
+                sql_files,
+                secrets,
+            }),
             _ => Err(found.sorted()),
         }
     }

@@ -99,7 +99,12 @@ impl Pipeline {
         }
         for lookup in &self.lookups {
             let key = lookup.schema.key.join(", ");
-            say!(out, "\nlookup {} by [{key}]\n  {}", lookup.name, super::define::within(&lookup.settings.file.path.value, &self.dir).display());
+            say!(
+                out,
+                "\nlookup {} by [{key}]\n  {}",
+                lookup.name,
+                super::define::within(&lookup.settings.file.path.value, &self.dir).display()
+            );
             columns(&mut out, &lookup.schema.schema);
         }
         for (name, topic) in &self.topics {

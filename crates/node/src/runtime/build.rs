@@ -13,8 +13,8 @@ use millstream_service::{
 
 use crate::api::{ApiError, codes};
 use crate::config::{
-    Compression, EmbeddedSettings, FileSourceSettings, Format, GenerateSettings, LookupFileSettings, SinkSettings, Sync,
-    UnknownFields, format_of,
+    Compression, EmbeddedSettings, FileSourceSettings, Format, GenerateSettings, LookupFileSettings, SinkSettings,
+    Sync, UnknownFields, format_of,
 };
 use crate::plan::{Lookup, Service, Sink, Source};
 
@@ -84,11 +84,10 @@ pub(crate) fn service(service: &Service, lookups: &BTreeMap<Name, LookupHandle>)
         name: service.name.clone(),
         version: service.definition.version(),
         inputs: service.inputs.clone(),
-        check: service.check.as_ref().map(|(rules, otherwise)| Check {
-            rules: Arc::clone(rules),
-            names: service.rules.iter().map(|(name, _)| name.clone()).collect(),
-            otherwise: otherwise.clone(),
-        }),
+        check: service
+            .check
+            .as_ref()
+            .map(|(rules, otherwise)| Check { rules: Arc::clone(rules), otherwise: otherwise.clone() }),
         work: service.query.as_ref().map_or(Work::None, |q| Work::Query(Arc::clone(q))),
         output: service.output.clone(),
         instances: service.instances,
@@ -171,7 +170,8 @@ fn generate_settings(source: &Source, given: &GenerateSettings) -> Result<connec
     settings.merchants = given.merchants.map_or(settings.merchants, number);
     settings.bad = given.bad.unwrap_or(settings.bad);
     if let Some(start) = &given.start {
-        settings.start = start.value.parse().map_err(|_| wrong(source, "`start` is no day; write 2026-01-01".into()))?;
+        settings.start =
+            start.value.parse().map_err(|_| wrong(source, "`start` is no day; write 2026-01-01".into()))?;
     }
     settings.check().map_err(|e| wrong(source, e.to_string()))?;
     Ok(settings)

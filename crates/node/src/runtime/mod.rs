@@ -24,9 +24,10 @@ use parking_lot::Mutex;
 
 use crate::api::{ApiError, DrainSummary, Phase, Status, codes};
 use crate::diagnostic::did_you_mean;
-pub(crate) use change::diff;
+pub(crate) use change::{diff, wrong};
 pub(crate) use parts::Parts;
-pub(crate) use status::{log_state, run_state};
+pub(crate) use status::{api_time, disk_use, log_state};
+pub(crate) use usage::usage;
 
 /// How a node is run.
 #[derive(Debug, Clone, Copy, Default)]

@@ -33,11 +33,19 @@ impl Parts {
         for topic in pipeline.topics.values() {
             log.create_topic(topic.spec.clone()).await.map_err(log_error)?;
         }
-        let read: Vec<&Name> =
-            pipeline.services.iter().flat_map(|s| &s.inputs).chain(pipeline.sinks.iter().flat_map(|s| &s.inputs)).collect();
+        let read: Vec<&Name> = pipeline
+            .services
+            .iter()
+            .flat_map(|s| &s.inputs)
+            .chain(pipeline.sinks.iter().flat_map(|s| &s.inputs))
+            .collect();
         // A reader of dead letters may start before the component that writes them.
-        let sources = pipeline.sources.iter().filter_map(|s| dead_letter::source_topics(&s.name, 1).ok());
-        for spec in sources.flatten().filter(|spec| read.contains(&&spec.name)) {
+        let mut letters = Vec::new();
+        for source in &pipeline.sources {
+            letters.extend(dead_letter::source_topics(&source.name, 1).into_iter().flatten());
+        }
+        letters.retain(|spec| read.contains(&&spec.name));
+        for spec in letters {
             log.create_topic(spec).await.map_err(log_error)?;
         }
         Ok(())
@@ -74,7 +82,10 @@ impl Parts {
     /// An HTTP source also brings the routes that the node answers.
     fn source_def(&mut self, _runner: &Runner, source: &Source) -> Result<SourceDef, ApiError> {
         if source.settings.http.is_some() {
-            return Err(ApiError::new("not-yet", format!("source `{}`: HTTP sources are not in this build", source.name)));
+            return Err(ApiError::new(
+                "not-yet",
+                format!("source `{}`: HTTP sources are not in this build", source.name),
+            ));
         }
         build::source(source)
     }

@@ -85,7 +85,8 @@ async fn bind(address: std::net::SocketAddr) -> Result<tokio::net::TcpListener, 
     tokio::net::TcpListener::bind(address).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => {
             let message = format!("{address} is in use by another process");
-            let help = format!("stop it (`ss -ltnp 'sport = :{}'` names it), or choose another with --listen", address.port());
+            let help =
+                format!("stop it (`ss -ltnp 'sport = :{}'` names it), or choose another with --listen", address.port());
             ApiError::new("port-taken", message).help(help)
         }
         _ => ApiError::new("listen-failed", format!("cannot listen at {address}: {error}")),

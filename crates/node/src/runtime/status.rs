@@ -97,10 +97,10 @@ pub(crate) fn run_state(state: State) -> (RunState, Option<String>) {
         State::Finished => (RunState::Finished, None),
         State::Running => (RunState::Running, None),
         State::Paused => (RunState::Paused, None),
-        State::Starting => (RunState::Waiting, Some("it is starting".into())),
+        State::Starting => (RunState::Starting, None),
         State::Waiting { reason } => (RunState::Waiting, Some(reason)),
         State::Restarting { reason } => (RunState::Restarting, Some(reason)),
-        State::Failed { reason } => (RunState::Stopped, Some(reason)),
+        State::Failed { reason } => (RunState::Failed, Some(reason)),
     }
 }
 
@@ -112,9 +112,8 @@ pub(crate) fn now_text() -> String {
 
 /// Microseconds since 1970 as RFC 3339 in UTC.
 pub(crate) fn api_time(micros: i64) -> String {
-    let mut out = Vec::with_capacity(32);
-    millstream_service::event::value::write_timestamp(&mut out, micros);
-    String::from_utf8_lossy(&out).into_owned()
+    let at = chrono::DateTime::from_timestamp_micros(micros).unwrap_or_default();
+    at.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true)
 }
 
 /// The log's own figures: the bytes of its files.

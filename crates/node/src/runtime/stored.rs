@@ -33,7 +33,8 @@ pub(crate) fn text_of(loaded: &Loaded) -> PipelineText {
 pub(crate) fn store(dir: &Path, loaded: &Loaded) -> Result<(), ApiError> {
     let path = std::path::absolute(&loaded.path).unwrap_or_else(|_| loaded.path.clone());
     let stored = Stored { path, text: text_of(loaded) };
-    let failed = |e: String| ApiError::new("data-dir", format!("the applied file cannot be kept in {}: {e}", dir.display()));
+    let failed =
+        |e: String| ApiError::new("data-dir", format!("the applied file cannot be kept in {}: {e}", dir.display()));
     let bytes = serde_json::to_vec_pretty(&stored).map_err(|e| failed(e.to_string()))?;
     let fresh = dir.join(format!("{FILE}.new"));
     std::fs::write(&fresh, bytes)

@@ -1,3 +1,6 @@
 //! Integration tests of the node.
 
+mod change;
 mod golden;
+mod run;
+mod world;

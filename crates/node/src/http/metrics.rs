@@ -1,0 +1,97 @@
+//! `/metrics` in Prometheus's text format. Names are constants; labels are names of the pipeline's own parts and codes,
+//! which are bounded.
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use millstream_service::log::Log;
+use millstream_service::{Kind, LATENCY_BOUNDS_US};
+
+use crate::Node;
+
+/// Collects lines, with the head of each metric once.
+#[derive(Default)]
+struct Page(String);
+
+impl Page {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        self.0.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+    }
+
+    fn line(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+        let labels: Vec<String> = labels.iter().map(|(k, v)| format!("{k}=\"{}\"", escaped(v))).collect();
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        self.0.push_str(&format!("{name}{labels} {value}\n"));
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+pub(super) async fn metrics(State(node): State<Node>) -> impl IntoResponse {
+    let mut page = Page::default();
+    let mut statuses = Vec::new();
+    for handle in node.inner.runner.handles() {
+        if let Ok(status) = handle.status().await {
+            statuses.push(status);
+        }
+    }
+    let kind = |k: Kind| match k {
+        Kind::Source => "source",
+        Kind::Service => "service",
+        Kind::Sink => "sink",
+    };
+    let mut counter = |name: &str, help: &str, value: &dyn Fn(&millstream_service::Status) -> String| {
+        page.head(name, if name.ends_with("_total") { "counter" } else { "gauge" }, help);
+        for s in &statuses {
+            page.line(name, &[("name", s.name.as_str()), ("kind", kind(s.kind))], value(s));
+        }
+    };
+    counter("millstream_events_in_total", "Events read.", &|s| s.counts.events_in.to_string());
+    counter("millstream_events_out_total", "Events committed.", &|s| s.counts.events_out.to_string());
+    counter("millstream_commits_total", "Commits that succeeded.", &|s| s.counts.commits.to_string());
+    counter("millstream_commits_failed_total", "Commits that did not.", &|s| s.counts.commits_failed.to_string());
+    counter("millstream_restarts_total", "Tasks started again.", &|s| s.counts.restarts.to_string());
+    counter("millstream_useful_seconds_total", "Time spent computing.", &|s| {
+        format!("{:.6}", s.counts.busy_ns as f64 / 1e9)
+    });
+    counter("millstream_lag_events", "Events not read yet.", &|s| s.lag.to_string());
+    counter("millstream_instances", "Workers.", &|s| s.instances.to_string());
+    counter("millstream_dropped_total", "Events left out on purpose.", &|s| {
+        (s.counts.dropped_by_check + s.counts.dropped_by_lookup.values().sum::<u64>()).to_string()
+    });
+    page.head("millstream_dead_letters_total", "counter", "Dead letters by component and code.");
+    for s in &statuses {
+        for (code, n) in &s.counts.dead_letters {
+            page.line("millstream_dead_letters_total", &[("name", s.name.as_str()), ("code", code)], n);
+        }
+    }
+    latency(&mut page, &statuses);
+    page.head("millstream_log_accepting", "gauge", "Whether the log accepts commits.");
+    page.line("millstream_log_accepting", &[], u8::from(node.inner.log.stopped().is_none()));
+    page.head("millstream_log_bytes", "gauge", "Bytes of the log on disk.");
+    let dir = node.inner.parts.read().await.loaded.config.log.embedded.dir.clone();
+    page.line("millstream_log_bytes", &[], crate::runtime::disk_use(&dir).0);
+    let (cpu, rss) = crate::runtime::usage();
+    page.head("process_cpu_seconds_total", "counter", "CPU time, user and system.");
+    page.line("process_cpu_seconds_total", &[], cpu);
+    page.head("process_resident_memory_peak_bytes", "gauge", "The most memory ever resident.");
+    page.line("process_resident_memory_peak_bytes", &[], rss);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], page.0)
+}
+
+fn latency(page: &mut Page, statuses: &[millstream_service::Status]) {
+    const NAME: &str = "millstream_commit_seconds";
+    page.head(NAME, "histogram", "How long commits took.");
+    for s in statuses {
+        let mut sum = 0;
+        for (i, count) in s.counts.latency_buckets.iter().enumerate() {
+            sum += count;
+            let bound = LATENCY_BOUNDS_US.get(i).map_or("+Inf".to_owned(), |us| (*us as f64 / 1e6).to_string());
+            page.line(&format!("{NAME}_bucket"), &[("name", s.name.as_str()), ("le", &bound)], sum);
+        }
+        page.line(&format!("{NAME}_sum"), &[("name", s.name.as_str())], s.counts.latency_sum_us as f64 / 1e6);
+        page.line(&format!("{NAME}_count"), &[("name", s.name.as_str())], sum);
+    }
+}

@@ -1,0 +1,89 @@
+//! The HTTP interface: health, metrics, the JSON API behind the command line, and the routes of HTTP sources.
+//!
+//! Handlers translate and delegate; every refusal is an [`ApiError`] with a code.
+
+mod events;
+mod handlers;
+mod metrics;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use tower::ServiceExt;
+
+use crate::Node;
+use crate::api::{ApiError, codes, paths};
+
+pub(crate) use events::read_events;
+pub(crate) use handlers::{letters, stat, stat_topics, topics};
+
+/// The largest request of the API: a pipeline with its SQL files.
+const BODY_BYTES_MAX: usize = 16 << 20;
+
+/// All routes of a node.
+pub(crate) fn router(node: &Node) -> Router {
+    Router::new()
+        .route(paths::HEALTHZ, get(|| async { "ok\n" }))
+        .route(paths::READYZ, get(handlers::ready))
+        .route(paths::METRICS, get(metrics::metrics))
+        .route(paths::STATUS, get(handlers::status))
+        .route(paths::TOPICS, get(handlers::all_topics))
+        .route(paths::EVENTS, get(events::events))
+        .route(paths::PAUSE, post(handlers::pause))
+        .route(paths::RESUME, post(handlers::resume))
+        .route(paths::SCALE, post(handlers::scale))
+        .route(paths::INJECT, post(handlers::inject))
+        .route(paths::PLAN, post(handlers::plan))
+        .route(paths::APPLY, post(handlers::apply))
+        .route(paths::LETTERS, get(handlers::list_letters))
+        .route(paths::REPLAY, post(handlers::replay))
+        .route(paths::DISCARD, post(handlers::discard))
+        .route(paths::LOG_STAT, get(handlers::log_stat))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .fallback(sources)
+        .method_not_allowed_fallback(|| async {
+            Refused(StatusCode::METHOD_NOT_ALLOWED, ApiError::new(codes::REQUEST_WRONG, "this path has another method"))
+        })
+        .with_state(node.clone())
+}
+
+/// What is no path of the node itself may be one of an HTTP source's. These come and go with `apply`, so they are looked
+/// up for each request.
+async fn sources(State(node): State<Node>, request: Request<Body>) -> Response {
+    let routers = node.inner.parts.read().await.routers();
+    let path = request.uri().path().to_owned();
+    let all = routers.into_iter().fold(Router::new(), Router::merge).fallback(move || async move {
+        let message = format!("there is nothing at `{path}`");
+        Refused(StatusCode::NOT_FOUND, ApiError::new("path-unknown", message))
+    });
+    all.oneshot(request).await.into_response()
+}
+
+/// A refusal as an answer.
+#[derive(Debug)]
+pub(crate) struct Refused(StatusCode, ApiError);
+
+impl From<ApiError> for Refused {
+    fn from(error: ApiError) -> Self {
+        let status = match error.code.as_str() {
+            codes::TOPIC_UNKNOWN | codes::SERVICE_UNKNOWN => StatusCode::NOT_FOUND,
+            codes::PIPELINE_WRONG | codes::WHERE_WRONG => StatusCode::UNPROCESSABLE_ENTITY,
+            codes::CHANGE_REFUSED => StatusCode::CONFLICT,
+            codes::LOG_STOPPED => StatusCode::SERVICE_UNAVAILABLE,
+            "timeout" => StatusCode::GATEWAY_TIMEOUT,
+            "faults-off" => StatusCode::FORBIDDEN,
+            "log-failed" | "log-damaged" => StatusCode::INTERNAL_SERVER_ERROR,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Self(status, error)
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (self.0, axum::Json(self.1)).into_response()
+    }
+}

@@ -1,0 +1,197 @@
+//! The reading commands on a stopped node: they open its log, answer, and close it.
+
+use millstream_service::event::Name;
+use millstream_service::lag_of;
+use millstream_service::log::{EmbeddedLog, Log};
+
+use crate::api::{
+    ApiError, EventLine, EventsQuery, InputLag, Letter, LettersQuery, LogStat, NodeInfo, Phase, Plan, RunState,
+    ServiceStatus, SinkStatus, SourceStatus, Status, Topics, codes,
+};
+use crate::config::{Config, Loaded};
+use crate::diagnostic::did_you_mean;
+use crate::plan::{Pipeline, plan as plan_pipeline};
+use crate::runtime::{build, diff, log_error, log_state, service_error, stored, wrong as change_wrong};
+
+/// Opens the log of a stopped node; there must be one.
+async fn open(loaded: &Loaded) -> Result<EmbeddedLog, ApiError> {
+    let settings = &loaded.config.log.embedded;
+    if !settings.dir.join(stored::FILE).exists() {
+        let message = format!("there is no data in {} yet", settings.dir.display());
+        return Err(ApiError::new("log-missing", message).help("run the pipeline first: `millstream run`"));
+    }
+    let options = build::log_options(settings);
+    let opened = tokio::task::spawn_blocking(move || EmbeddedLog::open(options)).await;
+    opened.map_err(|e| ApiError::new("log-failed", e.to_string()))?.map_err(log_error)
+}
+
+/// Runs a question on the opened log and closes it.
+async fn with<T>(
+    loaded: &Loaded,
+    ask: impl AsyncFnOnce(&EmbeddedLog, &Pipeline) -> Result<T, ApiError>,
+) -> Result<T, ApiError> {
+    let pipeline = plan_pipeline(loaded).map_err(change_wrong)?;
+    let log = open(loaded).await?;
+    let answer = ask(&log, &pipeline).await;
+    log.close().await.map_err(log_error)?;
+    answer
+}
+
+/// The topics.
+pub async fn topics(loaded: &Loaded) -> Result<Topics, ApiError> {
+    with(loaded, async |log, pipeline| crate::http::topics(log, pipeline).await).await
+}
+
+/// Events of a topic.
+pub async fn events(loaded: &Loaded, topic: &str, asked: &EventsQuery) -> Result<Vec<EventLine>, ApiError> {
+    with(loaded, async |log, _| crate::http::read_events(log, topic, asked).await).await
+}
+
+/// Dead letters of a service or source.
+pub async fn letters(loaded: &Loaded, service: &str, asked: &LettersQuery) -> Result<Vec<Letter>, ApiError> {
+    with(loaded, async |log, pipeline| {
+        let names: Vec<&Name> =
+            pipeline.services.iter().map(|s| &s.name).chain(pipeline.sources.iter().map(|s| &s.name)).collect();
+        let Some(name) = names.iter().find(|n| n.as_str() == service) else {
+            let help = did_you_mean(service, names.iter().map(|n| n.as_str()));
+            let error = ApiError::new(codes::SERVICE_UNKNOWN, format!("there is no service `{service}`"));
+            return Err(error.help(help.unwrap_or_else(|| format!("there are {}", list(&names)))));
+        };
+        crate::http::letters(log, name, asked).await
+    })
+    .await
+}
+
+fn list(names: &[&Name]) -> String {
+    names.iter().map(|n| n.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// The log's figures.
+pub async fn log_stat(loaded: &Loaded) -> Result<LogStat, ApiError> {
+    let settings = &loaded.config.log.embedded;
+    with(loaded, async |log, _| {
+        let topics = crate::http::stat_topics(log).await?;
+        Ok(crate::http::stat(settings, log_state(settings, None), topics))
+    })
+    .await
+}
+
+/// What differs from what ran last.
+pub async fn plan(loaded: &Loaded) -> Result<Plan, ApiError> {
+    let after = plan_pipeline(loaded).map_err(change_wrong)?;
+    let before = match stored::read(&loaded.config.log.embedded.dir) {
+        Some(before) => before.map_err(change_wrong)?,
+        None => empty(loaded)?,
+    };
+    let planned = plan_pipeline(&before).map_err(change_wrong)?;
+    Ok(diff((&before, &planned), (loaded, &after)))
+}
+
+/// The pipeline that does nothing: what has run before the first run.
+fn empty(loaded: &Loaded) -> Result<Loaded, ApiError> {
+    let disk = crate::config::Disk { dir: loaded.dir.clone() };
+    let text = format!("version: 1\npipeline: {}\n", loaded.config.pipeline.value);
+    let mut empty = Config::parse(&loaded.path, text, &disk).map_err(change_wrong)?;
+    empty.config.server = loaded.config.server.clone();
+    empty.config.log = loaded.config.log.clone();
+    Ok(empty)
+}
+
+/// How services stand: their positions and lags.
+pub async fn status(loaded: &Loaded) -> Result<Status, ApiError> {
+    with(loaded, async |log, pipeline| stopped_status(log, loaded, pipeline).await).await
+}
+
+async fn lags(log: &dyn Log, who: &Name, inputs: &[Name]) -> Result<Vec<InputLag>, ApiError> {
+    let mut out = Vec::new();
+    for topic in inputs {
+        let Some(info) = log.topic(topic) else { continue };
+        let mut lag = 0;
+        for partition in 0..info.spec.partitions {
+            lag += lag_of(log, who, topic, partition).await.map_err(service_error)?.lag;
+        }
+        out.push(InputLag { topic: topic.to_string(), lag });
+    }
+    Ok(out)
+}
+
+async fn stopped_status(log: &EmbeddedLog, loaded: &Loaded, pipeline: &Pipeline) -> Result<Status, ApiError> {
+    let settings = &loaded.config.log.embedded;
+    let mut services = Vec::new();
+    for s in &pipeline.services {
+        let inputs = lags(log, &s.name, &s.inputs).await?;
+        let tasks = s.inputs.first().and_then(|i| log.topic(i)).map_or(0, |t| t.spec.partitions);
+        services.push(ServiceStatus {
+            name: s.name.to_string(),
+            state: RunState::Stopped,
+            reason: None,
+            version: s.definition.version(),
+            instances: s.instances,
+            tasks,
+            events_in: 0,
+            events_out: 0,
+            in_per_s: 0.0,
+            out_per_s: 0.0,
+            lag: inputs.iter().map(|i| i.lag).sum(),
+            inputs,
+            outputs: Vec::new(),
+            dead_letters: 0,
+            dead_letters_by_code: Default::default(),
+            broken_rules: Default::default(),
+            dropped: 0,
+            restarts: 0,
+            commits: 0,
+            commit_latency: None,
+            busy: 0.0,
+        });
+    }
+    let mut sinks = Vec::new();
+    for s in &pipeline.sinks {
+        let inputs = lags(log, &s.name, &s.inputs).await?;
+        sinks.push(SinkStatus {
+            name: s.name.to_string(),
+            kind: s.kind().to_owned(),
+            target: s.settings.file.as_ref().map(|f| f.path.value.display().to_string()),
+            state: RunState::Stopped,
+            reason: None,
+            events: 0,
+            per_s: 0.0,
+            lag: inputs.iter().map(|i| i.lag).sum(),
+            inputs,
+            restarts: 0,
+        });
+    }
+    let source = |s: &crate::plan::Source| SourceStatus {
+        name: s.name.to_string(),
+        kind: s.kind().to_owned(),
+        to: s.settings.to.value.to_string(),
+        state: RunState::Stopped,
+        reason: None,
+        bounded: s.bounded(),
+        events: 0,
+        per_s: 0.0,
+        refused: 0,
+        refused_by_code: Default::default(),
+        restarts: 0,
+    };
+    Ok(Status {
+        pipeline: pipeline.name.to_string(),
+        node: NodeInfo {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: 0,
+            started_at: String::new(),
+            uptime_s: 0.0,
+            listen: None,
+            file: loaded.path.display().to_string(),
+            data: settings.dir.display().to_string(),
+            cpu_s: 0.0,
+            rss_peak_bytes: 0,
+        },
+        phase: Phase::Stopped,
+        sources: pipeline.sources.iter().map(source).collect(),
+        services,
+        sinks,
+        lookups: Vec::new(),
+        log: log_state(settings, None),
+    })
+}

@@ -1,0 +1,108 @@
+//! Changing a running pipeline: only what differs restarts, and nothing is lost or done twice.
+
+use std::time::Duration;
+
+use millstream_node::Node;
+use millstream_node::api::{Applied, ChangeKind, PartKind, PipelineText, Plan};
+
+use crate::world::{PIPELINE, World, http, until};
+
+fn text(yaml: &str) -> String {
+    let sent = PipelineText { file: "pipeline.yaml".into(), yaml: yaml.into(), sql_files: Default::default() };
+    serde_json::to_string(&sent).unwrap()
+}
+
+async fn plan(node: &Node, yaml: &str) -> Plan {
+    let (status, body) = http(node, "POST", "/api/plan", &text(yaml)).await;
+    assert_eq!(status, 200, "{body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+/// The parts that change, without the address, which the tests choose themselves.
+fn changed(plan: &Plan) -> Vec<(PartKind, &str, ChangeKind)> {
+    let parts = plan.changes.iter().filter(|c| c.part != PartKind::Setting);
+    parts.map(|c| (c.part, c.name.as_str(), c.change)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn applying_a_change_restarts_what_differs_and_nothing_else() {
+    let world = World::new(50);
+    let node = world.start(false).await;
+    until("the first orders", async || node.status().await.sinks[0].events == 45).await;
+    assert_eq!(changed(&plan(&node, PIPELINE).await), []);
+
+    let stricter = PIPELINE.replace("positive: amount > 0", "positive: amount > 100, named: id IS NOT NULL");
+    let found = plan(&node, &stricter).await;
+    assert_eq!(changed(&found), [(PartKind::Service, "check", ChangeKind::Changed)]);
+    let change = found.changes.iter().find(|c| c.name == "check").unwrap();
+    assert_eq!(change.details, ["check.named: (none) -> id IS NOT NULL", "check.positive: amount > 0 -> amount > 100"]);
+    assert_eq!(found.unchanged, ["in", "enrich", "out"]);
+
+    let (status, body) = http(&node, "POST", "/api/apply", &text(&stricter)).await;
+    assert_eq!(status, 200, "{body}");
+    let applied: Applied = serde_json::from_str(&body).unwrap();
+    assert_eq!(applied.plan, found);
+    assert_eq!(changed(&plan(&node, &stricter).await), []);
+    // The way back is the old file.
+    let (status, body) = http(&node, "POST", "/api/apply", &text(PIPELINE)).await;
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(changed(&plan(&node, PIPELINE).await), []);
+    assert_eq!(node.status().await.sinks[0].events, 45);
+    node.shutdown(Duration::from_secs(30)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_and_sinks_come_and_go() {
+    let world = World::new(50);
+    let node = world.start(false).await;
+    until("the first orders", async || node.status().await.sinks[0].events == 45).await;
+    let more = PIPELINE.replace(
+        "sinks:\n",
+        "  big: {from: enriched, sql: SELECT id FROM enriched WHERE twice > 1, to: bigger}\nsinks:\n  second: {from: bigger, file: {path: out}}\n",
+    );
+    let (status, body) = http(&node, "POST", "/api/apply", &text(&more)).await;
+    assert_eq!(status, 200, "{body}");
+    until("the new sink", async || node.status().await.sinks.iter().any(|s| s.name == "second" && s.events == 45))
+        .await;
+    let (status, body) = http(&node, "POST", "/api/apply", &text(PIPELINE)).await;
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(node.status().await.sinks.len(), 1);
+    node.shutdown(Duration::from_secs(30)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_applied_changes_nothing() {
+    let world = World::new(50);
+    let node = world.start(false).await;
+    let wrong = PIPELINE.replace("amount > 0", "amuont > 0");
+    let (status, body) = http(&node, "POST", "/api/apply", &text(&wrong)).await;
+    assert_eq!(status, 422);
+    assert!(body.contains("did you mean `amount`?"), "{body}");
+    let refused = PIPELINE.replace("partitions: 2", "partitions: 3");
+    let (status, body) = http(&node, "POST", "/api/apply", &text(&refused)).await;
+    assert_eq!(status, 409, "{body}");
+    assert!(plan(&node, &refused).await.refused());
+    assert_eq!(changed(&plan(&node, PIPELINE).await), []);
+    until("all orders", async || node.status().await.sinks[0].events == 45).await;
+    node.shutdown(Duration::from_secs(30)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_are_paused_scaled_broken_and_letters_replayed() {
+    let world = World::new(50);
+    let node = world.start(false).await;
+    until("the first orders", async || node.status().await.sinks[0].events == 45).await;
+    let (status, body) = http(&node, "POST", "/api/services/enrich/pause", "").await;
+    assert!(status == 200 && body.contains("\"changed\":true"), "{body}");
+    assert_eq!(http(&node, "POST", "/api/services/enrich/resume", "").await.0, 200);
+    assert_eq!(http(&node, "POST", "/api/services/enrich/scale", r#"{"instances":2}"#).await.0, 200);
+    assert_eq!(http(&node, "POST", "/api/services/enrich/scale", r#"{"instances":9}"#).await.0, 400);
+    assert_eq!(http(&node, "POST", "/api/services/enrich/scale", "nonsense").await.0, 400);
+    assert_eq!(http(&node, "POST", "/api/services/enrich/inject", r#"{"fault":"panic"}"#).await.0, 200);
+    let (status, body) = http(&node, "POST", "/api/services/enrch/pause", "").await;
+    assert!(status == 404 && body.contains("did you mean `enrich`?"), "{body}");
+    assert_eq!(http(&node, "POST", "/api/dlq/check/replay", "{}").await.0, 400);
+    let (status, body) = http(&node, "POST", "/api/dlq/check/replay", r#"{"all":true}"#).await;
+    assert!(status == 200 && body.contains("\"done\":5"), "{body}");
+    node.shutdown(Duration::from_secs(30)).await.unwrap();
+}
