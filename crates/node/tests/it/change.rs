@@ -58,7 +58,7 @@ async fn services_and_sinks_come_and_go() {
     until("the first orders", async || node.status().await.sinks[0].events == 45).await;
     let more = PIPELINE.replace(
         "sinks:\n",
-        "  big: {from: enriched, sql: SELECT id FROM enriched WHERE twice > 1, to: bigger}\nsinks:\n  second: {from: bigger, file: {path: out}}\n",
+        "  big: {from: enriched, sql: SELECT id FROM enriched WHERE twice > 1, to: bigger}\nsinks:\n  second: {from: bigger, file: {path: more}}\n",
     );
     let (status, body) = http(&node, "POST", "/api/apply", &text(&more)).await;
     assert_eq!(status, 200, "{body}");
