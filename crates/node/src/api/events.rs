@@ -124,7 +124,7 @@ struct Line {
 impl TryFrom<Line> for EventLine {
     type Error = &'static str;
 
-    fn try_from(line: Line) -> Result<Self, Self::Error> {
+    fn try_from(line: Line) -> Result<Self, &'static str> {
         match line {
             Line { error: Some(error), .. } => Ok(Self::Error { error }),
             Line {

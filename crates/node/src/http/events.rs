@@ -10,6 +10,7 @@ use millstream_service::event::json::{Decimals, Encoder};
 use millstream_service::event::{Batch, Name, Offset, Schema, TopicPartition};
 use millstream_service::flow::{Predicate, plan_predicate};
 use millstream_service::log::{Log, Read, Reader};
+use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use super::{Refused, handlers};
@@ -179,7 +180,7 @@ fn events_of(
             partition,
             offset: batch.base.0 + row as u64,
             ingested_at: api_time(times.map_or(0, |t| t.value(row))),
-            event: serde_json::from_str(&text).map_err(|e| failed(&e))?,
+            event: RawValue::from_string(text).map_err(|e| failed(&e))?,
         });
     }
     Ok(out)

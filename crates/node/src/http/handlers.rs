@@ -1,5 +1,7 @@
 //! The JSON API, one handler per path.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
@@ -10,6 +12,8 @@ use millstream_service::dead_letters::{Answer, LetterId, LetterStatus, LetterVie
 use millstream_service::event::{Offset, TopicPartition};
 use millstream_service::log::{Log, Retention, TopicInfo};
 use millstream_service::{Injected, Kind};
+
+use serde_json::value::RawValue;
 
 use super::Refused;
 use crate::Node;
@@ -248,6 +252,7 @@ fn id(id: api::LetterId) -> LetterId {
 fn letter(view: LetterView) -> Letter {
     let columns: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(view.letter.get()).unwrap_or_default();
+    let mut exact: BTreeMap<String, Box<RawValue>> = serde_json::from_str(view.letter.get()).unwrap_or_default();
     let text = |name: &str| columns.get(name).and_then(|v| v.as_str()).map(str::to_owned);
     let number = |name: &str| columns.get(name).and_then(serde_json::Value::as_u64);
     let narrow = |name: &str| number(name).and_then(|n| u32::try_from(n).ok());
@@ -270,7 +275,7 @@ fn letter(view: LetterView) -> Letter {
         offset: number("offset"),
         origin: text("place"),
         attempts: narrow("attempts").unwrap_or(1),
-        event: columns.get("event").filter(|v| !v.is_null()).cloned(),
+        event: exact.remove("event").filter(|v| v.get() != "null"),
         raw: text("raw").map(|raw| unbase64(&raw)),
     }
 }

@@ -73,6 +73,15 @@ impl Planner<'_> {
             let specs: Vec<_> = settings.from.iter().map(|f| self.input_topic(&who, f)).collect();
             let Some(specs) = specs.into_iter().collect::<Option<Vec<_>>>().filter(|s| !s.is_empty()) else { continue };
             let inputs: Vec<_> = specs.into_iter().map(|s| (s.name, s.schema)).collect();
+            if let Some(file) = &settings.file {
+                let same = |s: &&Sink| s.settings.file.as_ref().is_some_and(|f| f.path.value == file.path.value);
+                if let Some(first) = self.sinks.iter().find(same).and_then(|s| s.settings.file.as_ref()) {
+                    let place = self.loaded.sources.place(first.path.span);
+                    let message = "two sinks write files to the same directory";
+                    let diagnostic = Diagnostic::error("path-twice", message).related(place, "the other one");
+                    self.report(file.path.span, diagnostic.label("give each a directory of its own"));
+                }
+            }
             self.read(&name.value, &settings.from);
             self.sinks.push(Sink {
                 name: name.value.clone(),

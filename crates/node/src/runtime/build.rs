@@ -3,20 +3,24 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use millstream_connect as connect;
 use millstream_service::event::{Name, Unknown};
-use millstream_service::log::{EmbeddedOptions, SyncMode};
+use millstream_service::log::{EmbeddedOptions, Log, SyncMode};
 use millstream_service::{
     BATCH_ROWS_DEFAULT, Check, LookupHandle, ServiceDef, SinkDef, Source as RunningSource, SourceDef, Work,
 };
 
 use crate::api::{ApiError, codes};
 use crate::config::{
-    Compression, EmbeddedSettings, FileSourceSettings, Format, GenerateSettings, LookupFileSettings, SinkSettings,
-    Sync, UnknownFields, format_of,
+    Compression, EmbeddedSettings, FileSourceSettings, Format, GenerateSettings, HttpSourceSettings,
+    LookupFileSettings, SinkSettings, Sync, UnknownFields, format_of,
 };
 use crate::plan::{Lookup, Service, Sink, Source};
+
+/// How long a caller waits for a decision unless told otherwise.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The log's options.
 pub(crate) fn log_options(settings: &EmbeddedSettings) -> EmbeddedOptions {
@@ -135,6 +139,35 @@ pub(crate) fn source(source: &Source) -> Result<SourceDef, ApiError> {
         Arc::new(connect::StdinSource::new(form, extra, source.schema.clone()))
     };
     Ok(source_def(source, running))
+}
+
+/// An HTTP source: what the runner opens, and what brings the routes.
+pub(crate) fn http_source(
+    source: &Source,
+    given: &HttpSourceSettings,
+    refusals: Vec<Name>,
+    log: &Arc<dyn Log>,
+) -> Result<connect::HttpSource, ApiError> {
+    let mut settings = connect::http::Settings::new(given.path.value.as_str());
+    settings.unknown = unknown(source.settings.unknown);
+    settings.reply = given.reply.as_ref().map(|reply| connect::http::Reply {
+        from: reply.from.iter().map(|n| n.value.clone()).collect(),
+        dead_letters: refusals,
+        matching: reply.matching.value.clone(),
+        timeout: reply.timeout.unwrap_or(REPLY_TIMEOUT),
+    });
+    if let Some(idempotency) = &given.idempotency {
+        settings.idempotency.ttl = idempotency.ttl;
+    }
+    let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    let limits = &mut settings.limits;
+    limits.body_bytes_max = given.max_body.map_or(limits.body_bytes_max, size);
+    limits.event_bytes_max = given.max_event.map_or(limits.event_bytes_max, size);
+    limits.requests_max = given.max_requests.map_or(limits.requests_max, size);
+    limits.bodies_bytes_max = limits.bodies_bytes_max.max(limits.body_bytes_max);
+    let to = source.settings.to.value.clone();
+    connect::HttpSource::new(&source.name, settings, to, source.schema.clone(), Arc::clone(log))
+        .map_err(|e| wrong(source, e.to_string()))
 }
 
 /// A source's definition around what runs.

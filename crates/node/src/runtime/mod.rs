@@ -112,6 +112,7 @@ impl Node {
         if !drained {
             *inner.phase.lock() = Phase::Stopping;
         }
+        inner.parts.read().await.drain();
         let in_time = tokio::time::timeout(timeout, inner.runner.stop_all(drained)).await.is_ok();
         let status = inner.status().await;
         let summary = inner.summary(status, drained && in_time);

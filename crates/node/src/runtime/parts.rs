@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
-use millstream_connect::FileLookup;
+use millstream_connect::{FileLookup, HttpSource};
 use millstream_service::event::Name;
 use millstream_service::log::Log;
 use millstream_service::{LookupHandle, Runner, SourceDef, dead_letter};
@@ -20,12 +20,12 @@ pub(crate) struct Parts {
     pub(crate) pipeline: Pipeline,
     /// Dropping one stops its reloading.
     lookups: BTreeMap<Name, (FileLookup, LookupHandle)>,
-    routers: BTreeMap<Name, Router>,
+    http: BTreeMap<Name, HttpSource>,
 }
 
 impl Parts {
     pub(crate) fn new(loaded: Loaded, pipeline: Pipeline) -> Self {
-        Self { loaded, pipeline, lookups: BTreeMap::new(), routers: BTreeMap::new() }
+        Self { loaded, pipeline, lookups: BTreeMap::new(), http: BTreeMap::new() }
     }
 
     /// Makes the topics of a pipeline, the dead letters of its components with them, or changes them where they may.
@@ -80,23 +80,29 @@ impl Parts {
     }
 
     /// An HTTP source also brings the routes that the node answers.
-    fn source_def(&mut self, _runner: &Runner, source: &Source) -> Result<SourceDef, ApiError> {
-        if source.settings.http.is_some() {
-            return Err(ApiError::new(
-                "not-yet",
-                format!("source `{}`: HTTP sources are not in this build", source.name),
-            ));
-        }
-        build::source(source)
+    fn source_def(&mut self, runner: &Runner, source: &Source) -> Result<SourceDef, ApiError> {
+        let Some(settings) = &source.settings.http else { return build::source(source) };
+        let refusals =
+            self.pipeline.services.iter().filter_map(|s| Some(dead_letter::Topics::of(&s.name).ok()?.letters));
+        let running = build::http_source(source, settings, refusals.collect(), runner.log())?;
+        self.http.insert(source.name.clone(), running.clone());
+        Ok(build::source_def(source, Arc::new(running)))
+    }
+
+    /// Lets HTTP sources answer what they have taken and take nothing more.
+    pub(crate) fn drain(&self) {
+        self.http.values().for_each(HttpSource::drain);
     }
 
     pub(crate) fn drop_source(&mut self, name: &Name) {
-        self.routers.remove(name);
+        if let Some(source) = self.http.remove(name) {
+            source.drain();
+        }
     }
 
     /// The routes of all HTTP sources.
     pub(crate) fn routers(&self) -> Vec<Router> {
-        self.routers.values().cloned().collect()
+        self.http.values().map(HttpSource::router).collect()
     }
 
     /// Starts everything, readers before writers.

@@ -1,5 +1,7 @@
 //! Integration tests of the node.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "helpers of tests")]
+
 mod change;
 mod golden;
 mod run;

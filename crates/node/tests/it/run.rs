@@ -116,3 +116,17 @@ async fn a_taken_port_and_a_taken_log_say_who_has_them() {
     assert!(taken.help.is_some());
     node.shutdown(LIMIT).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_posted_is_answered_with_its_place() {
+    let world = World::new(0);
+    let yaml = crate::world::PIPELINE.replace("file: {path: orders.ndjson}", "http: {path: /orders}");
+    std::fs::write(world.dir.path().join("pipeline.yaml"), yaml).unwrap();
+    let node = world.start(false).await;
+    let (status, body) = http(&node, "POST", "/orders", r#"{"id":"a","country":"fr","amount":2}"#).await;
+    assert_eq!(status, 200, "{body}");
+    assert!(body.contains("\"topic\":\"orders\""), "{body}");
+    crate::world::until("the event", async || node.status().await.sinks[0].events == 1).await;
+    node.shutdown(LIMIT).await.unwrap();
+    assert_eq!(world.out().len(), 0, "a sink's open file is no finished one until it rolls or drains");
+}
