@@ -30,8 +30,10 @@ pub(super) struct Waiting {
 #[derive(Debug, Default)]
 pub(super) struct TaskState {
     epoch: Epoch,
-    /// The epoch after whose failure nothing more is accepted.
+    /// The epoch of which nothing more is accepted.
     failed: Option<Epoch>,
+    /// The epoch of which nothing more is written: a commit that had been accepted did not succeed.
+    broken: Option<Epoch>,
     /// Durable positions.
     pub(super) durable: HashMap<Name, Position>,
     /// Positions of commits that were admitted and are not settled, in the current epoch.
@@ -123,7 +125,7 @@ impl Stage {
             return Err(Outcome::Fenced);
         }
         let Some(state) = self.tasks.get(&head.task) else { return Ok(()) };
-        if state.failed == Some(head.epoch) {
+        if state.broken == Some(head.epoch) {
             return Err(Outcome::Aborted(AbortReason::Predecessor));
         }
         if waiting.recheck {
@@ -143,7 +145,10 @@ impl Stage {
                     state.durable.insert(input.clone(), to.clone());
                 }
             }
-            _ => state.failed = state.failed.max(Some(head.epoch)),
+            _ => {
+                state.failed = state.failed.max(Some(head.epoch));
+                state.broken = state.broken.max(Some(head.epoch));
+            }
         }
         if state.settled == state.admitted {
             state.staged.clear();
