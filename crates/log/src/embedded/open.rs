@@ -51,7 +51,11 @@ pub(super) fn lock(options: &Options, layout: &Layout) -> Result<Box<dyn Lock>, 
 pub(super) fn read_or_make(options: &Options, layout: &Layout) -> Result<Recovered, Error> {
     let vfs = options.vfs.as_ref();
     let checkpoint = match Checkpoint::load(vfs, layout)? {
-        Some(checkpoint) => checkpoint,
+        Some(checkpoint) => {
+            // Whoever made these names may have failed to make them durable.
+            vfs.sync_dir(&layout.dir).map_err(io_error("syncing", &layout.dir))?;
+            checkpoint
+        }
         None => make(options, layout)?,
     };
     recover(vfs, layout, checkpoint, options.checks_chain())
