@@ -60,7 +60,9 @@ impl Fixture {
         if how == End::Close {
             self.log.close().await.unwrap();
         }
-        self.log = reopen(self.log.clone(), how);
+        // The log must be gone before the next has its files.
+        let old = std::mem::replace(&mut self.log, Arc::new(crate::MemoryLog::new()));
+        self.log = reopen(old, how);
         true
     }
 }

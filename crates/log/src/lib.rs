@@ -21,6 +21,8 @@ pub use contract::{
 };
 #[cfg(any(test, feature = "sabotage"))]
 pub use embedded::Sabotage;
+#[cfg(feature = "testing")]
+pub use embedded::fuzzing;
 pub use embedded::{EmbeddedLog, Options as EmbeddedOptions, SyncMode};
 pub use error::Error;
 pub use evolution::{SpecChange, check_rows, spec_change, upgrade};

@@ -53,13 +53,13 @@ pub async fn all_is_there_after_closing(mut f: Fixture) {
     topic(&f.log, "a", 1).await;
     let (member, task) = one(&f.log, "s").await;
     let pending: Vec<_> = (0..10).map(|i| f.log.commit(commit(&task, vec![], vec![append("a", 0, &[i])]))).collect();
-    drop(member);
     if f.end(End::Close).await {
         assert_eq!(all(&f.log, "a", 0).await, (0..10).collect::<Vec<_>>());
     }
     for pending in pending {
         ok(pending).await;
     }
+    drop(member);
 }
 
 pub async fn epochs_grow_over_a_restart(mut f: Fixture) {

@@ -13,6 +13,8 @@ mod bytes_io;
 mod checkpoint;
 mod committer;
 mod frame;
+#[cfg(feature = "testing")]
+pub mod fuzzing;
 mod group_header;
 mod index;
 mod layout;

@@ -40,8 +40,8 @@ struct Sim {
     locks: BTreeSet<PathBuf>,
     faults: Faults,
     capacity: Option<u64>,
-    /// What was left when the power went; from then on every call fails.
-    image: Option<Box<Sim>>,
+    /// From then on every call fails, so that nothing changes any more.
+    power_off: bool,
 }
 
 impl SimVfs {
@@ -56,15 +56,15 @@ impl SimVfs {
     }
 
     /// Cuts the power when `calls` more calls were carried out: each later call fails, and
-    /// [`SimVfs::after_power_off`] has what was left.
-    pub fn power_off_after(&self, calls: u64, seed: u64) {
-        self.0.lock().faults.power_off_after(calls, seed);
+    /// [`SimVfs::after_power_off`] has what may have been left.
+    pub fn power_off_after(&self, calls: u64) {
+        self.0.lock().faults.power_off_after(calls);
     }
 
-    /// What was left when the power went, if it went.
-    pub fn after_power_off(&self) -> Option<Self> {
+    /// What was left when the power went, if it went; another seed, another outcome of the same cut.
+    pub fn after_power_off(&self, seed: u64) -> Option<Self> {
         let sim = self.0.lock();
-        sim.image.as_ref().map(|image| Self(Arc::new(Mutex::new(image.copy()))))
+        sim.power_off.then(|| Self(Arc::new(Mutex::new(sim.after_crash(seed)))))
     }
 
     /// A copy of all files as they read now, all of it durable, without locks and faults.
@@ -165,12 +165,12 @@ impl SimVfs {
 impl Sim {
     /// Counts a call and says what is to happen to it.
     fn begin(&mut self, op: Op) -> io::Result<Verdict> {
-        if self.image.is_some() {
+        if self.power_off {
             return Err(io::Error::other("the power is off"));
         }
         let verdict = self.faults.judge(op);
-        if let Verdict::PowerOff(seed) = verdict {
-            self.image = Some(Box::new(self.after_crash(seed)));
+        if matches!(verdict, Verdict::PowerOff) {
+            self.power_off = true;
             return Err(io::Error::other("the power is off"));
         }
         verdict.refuse()?;

@@ -74,7 +74,7 @@ pub(super) enum Verdict {
     Part,
     Refuse(FaultKind),
     LoseAndRefuse(u64),
-    PowerOff(u64),
+    PowerOff,
 }
 
 impl Verdict {
@@ -91,7 +91,7 @@ impl Verdict {
 pub(super) struct Faults {
     calls: BTreeMap<Op, u64>,
     planned: Vec<Planned>,
-    power: Option<(u64, u64)>,
+    power: Option<u64>,
     struck: bool,
 }
 
@@ -121,17 +121,17 @@ impl Faults {
         self.calls.get(&op).copied().unwrap_or(0)
     }
 
-    pub(super) fn power_off_after(&mut self, calls: u64, seed: u64) {
-        self.power = Some((calls, seed));
+    pub(super) fn power_off_after(&mut self, calls: u64) {
+        self.power = Some(calls);
     }
 
     pub(super) fn judge(&mut self, op: Op) -> Verdict {
         let count = self.calls.entry(op).or_default();
         let number = *count;
         *count += 1;
-        if let Some((left, seed)) = &mut self.power {
+        if let Some(left) = &mut self.power {
             if *left == 0 {
-                return Verdict::PowerOff(*seed);
+                return Verdict::PowerOff;
             }
             *left -= 1;
         }

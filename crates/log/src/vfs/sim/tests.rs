@@ -94,8 +94,8 @@ fn the_chosen_call_fails_and_no_other() {
     vfs.set_capacity(Some(6));
     assert_eq!(file.write_at(b"hijk", 4).unwrap(), 2);
     assert_eq!(file.write_at(b"jk", 6).unwrap_err().kind(), io::ErrorKind::StorageFull);
-    vfs.power_off_after(1, 3);
+    vfs.power_off_after(1);
     file.sync_data().unwrap();
     assert!(file.sync_data().is_err() && vfs.open(&dir.join("x"), OpenOptions::READ).is_err());
-    assert!(vfs.after_power_off().unwrap().files().len() <= 1);
+    assert!(vfs.after_power_off(3).unwrap().files().len() <= 1);
 }

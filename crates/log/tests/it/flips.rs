@@ -1,0 +1,66 @@
+//! One byte of a log changes while nobody looks: it is refused loudly, or what was acknowledged is all there.
+
+use std::path::{Path, PathBuf};
+
+use millstream_log::vfs::sim::{Rng, SimVfs};
+
+use crate::rig::{Found, Plan, Witness, disk, find, in_parallel, long, open, run, work};
+
+const PLAN: Plan = Plan { seed: 11, tasks: 2, steps: 40 };
+
+/// How many bytes the short form changes.
+const FLIPS: usize = 3_000;
+
+/// A log that was closed, with sealed, settled and current parts, and what it holds.
+fn closed_log() -> (SimVfs, Found) {
+    let vfs = disk();
+    for steps in [PLAN.steps / 2, PLAN.steps] {
+        let log = open(&vfs).unwrap();
+        run(async {
+            let mut witness = Witness::default();
+            work(&log, Plan { steps, ..PLAN }, &mut witness).await;
+            assert_eq!(witness.refusals, Vec::<String>::new());
+            log.close().await.unwrap();
+        });
+    }
+    let vfs = vfs.copy();
+    let found = run(async { find(&open(&vfs.copy()).unwrap(), PLAN.tasks).await.unwrap() });
+    (vfs, found)
+}
+
+/// The bytes to change: all of them, or in the short form some of those that say something.
+fn places(vfs: &SimVfs) -> Vec<(PathBuf, usize)> {
+    let mut places = Vec::new();
+    for (path, _) in vfs.files() {
+        let bytes = vfs.content(&path).unwrap();
+        let said = |at: usize| bytes[at & !63..(at | 63).min(bytes.len() - 1)].iter().any(|b| *b != 0);
+        places.extend((0..bytes.len()).filter(|at| long() || said(*at)).map(|at| (path.clone(), at)));
+    }
+    let step = if long() { 1 } else { (places.len() / FLIPS).max(1) };
+    places.into_iter().step_by(step).collect()
+}
+
+fn one_flip(sound: &SimVfs, want: &Found, path: &Path, at: usize, mask: u8) {
+    let vfs = sound.copy();
+    vfs.flip(path, at as u64, mask);
+    let read = match open(&vfs) {
+        Ok(log) => run(find(&log, PLAN.tasks)),
+        Err(error) => Err(error),
+    };
+    match read {
+        Ok(found) => assert_eq!(&found, want, "{path:?} at {at} ^ {mask}: other events, silently"),
+        Err(error) => assert!(error.to_string().len() > 20, "{path:?} at {at}: unclear: {error}"),
+    }
+}
+
+#[test]
+fn no_flipped_byte_silently_loses_what_was_acknowledged() {
+    let (vfs, want) = closed_log();
+    let places = places(&vfs);
+    println!("{} bytes in {:?}", places.len(), vfs.files());
+    in_parallel(places.len() as u64, |i| {
+        let (path, at) = &places[i as usize];
+        let mask = 1 << Rng::new(i).below(8);
+        one_flip(&vfs, &want, path, *at, mask);
+    });
+}
