@@ -1,0 +1,23 @@
+//! How an event looks.
+
+use millstream_node::api::EventLine;
+
+use crate::failure::Failure;
+use crate::terminal::Out;
+
+/// An event with its place: on a terminal the place and the time stand before it, for programs `--json` has all of it
+/// as one object.
+pub(crate) fn print(line: &EventLine, bare: bool, out: &mut Out) -> Result<(), Failure> {
+    let EventLine::Event { partition, offset, ingested_at, event } = line else { return Ok(()) };
+    if out.json && !bare {
+        return out.value_line(line);
+    }
+    let text = event.get();
+    // In a pipe a line is just the event, so that the next program can read it.
+    if bare || !out.people {
+        return out.line(text);
+    }
+    let time = ingested_at.get(11..23).unwrap_or(ingested_at);
+    let place = out.style.dim(&format!("{:>9} {time}", format!("{partition}:{offset}")));
+    out.line(&format!("{place} {text}"))
+}

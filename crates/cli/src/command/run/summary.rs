@@ -1,0 +1,91 @@
+//! What a run that has ended did.
+
+use millstream_node::api::DrainSummary;
+
+use crate::terminal::{Align, Style, Table, bytes, count, duration, rate};
+
+/// The lines of the summary.
+pub(crate) fn lines(summary: &DrainSummary, style: Style) -> Vec<String> {
+    let total = &summary.total;
+    let status = &summary.status;
+    let mut lines = Vec::new();
+
+    let mut table = Table::new(&[
+        ("SOURCE", Align::Left),
+        ("EVENTS", Align::Right),
+        ("REFUSED", Align::Right),
+        ("WHY", Align::Left),
+    ])
+    .indent(2);
+    for source in &status.sources {
+        let why = source.refused_by_code.iter().map(|(code, n)| format!("{code} {}", count(*n)));
+        let why: Vec<String> = why.collect();
+        table.row(vec![source.name.clone(), count(source.events), count(source.refused), why.join(", ")]);
+    }
+    section(table, &mut lines, style);
+
+    let mut table = Table::new(&[
+        ("SERVICE", Align::Left),
+        ("IN", Align::Right),
+        ("OUT", Align::Right),
+        ("DEAD LETTERS", Align::Right),
+        ("DROPPED", Align::Right),
+        ("RESTARTS", Align::Right),
+    ])
+    .indent(2);
+    for s in &status.services {
+        let numbers = [s.events_in, s.events_out, s.dead_letters, s.dropped, s.restarts].map(count);
+        table.row([s.name.clone()].into_iter().chain(numbers).collect());
+    }
+    section(table, &mut lines, style);
+
+    let mut table =
+        Table::new(&[("DEAD LETTERS OF", Align::Left), ("RULE OR CODE", Align::Left), ("EVENTS", Align::Right)])
+            .indent(2);
+    for s in &status.services {
+        // A broken rule is named; the code `rule` would only say that one was.
+        let codes = s.dead_letters_by_code.iter().filter(|(code, _)| *code != "rule" || s.broken_rules.is_empty());
+        for (code, n) in s.broken_rules.iter().chain(codes).filter(|(_, n)| **n > 0) {
+            table.row(vec![s.name.clone(), code.clone(), count(*n)]);
+        }
+    }
+    section(table, &mut lines, style);
+
+    let mut table = Table::new(&[("TOPIC", Align::Left), ("EVENTS", Align::Right)]).indent(2);
+    for topic in &summary.topics {
+        table.row(vec![topic.topic.clone(), count(topic.events)]);
+    }
+    section(table, &mut lines, style);
+
+    let mut table = Table::new(&[("SINK", Align::Left), ("EVENTS", Align::Right), ("TO", Align::Left)]).indent(2);
+    for sink in &status.sinks {
+        table.row(vec![sink.name.clone(), count(sink.events), sink.target.clone().unwrap_or_default()]);
+    }
+    section(table, &mut lines, style);
+
+    let per = |n: u64, s: f64| if s > 0.0 { n as f64 / s } else { 0.0 };
+    let outcome = if summary.complete { style.good("all processed") } else { style.warn("stopped before the end") };
+    lines.push(format!(
+        "{}: {outcome}: {} events in, {} out, {} dead letters",
+        style.bold(&status.pipeline),
+        count(total.events_in),
+        count(total.events_out),
+        count(total.dead_letters)
+    ));
+    lines.push(format!(
+        "{} elapsed ({} events/s), {:.2} CPU s ({} events per CPU s), peak memory {}",
+        duration(total.elapsed_s),
+        rate(per(total.events_in, total.elapsed_s)),
+        total.cpu_s,
+        rate(per(total.events_in, total.cpu_s)),
+        bytes(total.rss_peak_bytes)
+    ));
+    lines
+}
+
+fn section(table: Table, lines: &mut Vec<String>, style: Style) {
+    if !table.is_empty() {
+        lines.extend(table.lines(style));
+        lines.push(String::new());
+    }
+}

@@ -1,0 +1,145 @@
+//! `services`: how the services are doing; pause, resume and scale one of them.
+
+use clap::Subcommand;
+use millstream_node::api::{RunState, ScaleRequest, ServiceAnswer, ServiceStatus, Status, paths};
+use serde_json::json;
+
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::target::{Target, TargetArgs};
+use crate::terminal::{Align, Out, Style, Table, count, millis, rate};
+
+/// Show the services; pause, resume or scale one while the others go on
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(subcommand)]
+    order: Option<Order>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Order {
+    /// Stop a service at its next commit; its events wait in the log
+    Pause {
+        /// The service
+        name: String,
+    },
+    /// Let a paused service go on where it stopped
+    Resume {
+        /// The service
+        name: String,
+    },
+    /// Share a service's partitions among so many instances
+    Scale {
+        /// The service
+        name: String,
+        /// Instances, at least 1
+        #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+        instances: u32,
+    },
+}
+
+pub(crate) async fn run(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
+    let Some(order) = &args.order else {
+        return list(&args.target, out).await;
+    };
+    let client = args.target.node("this").await?;
+    let (answer, already): (ServiceAnswer, &str) = match order {
+        Order::Pause { name } => (client.post(&paths::fill(paths::PAUSE, name), &json!({})).await?, "paused"),
+        Order::Resume { name } => (client.post(&paths::fill(paths::RESUME, name), &json!({})).await?, "running"),
+        Order::Scale { name, instances } => {
+            let request = ScaleRequest { instances: *instances };
+            (client.post(&paths::fill(paths::SCALE, name), &request).await?, "so")
+        }
+    };
+    if out.json {
+        out.value(&answer)?;
+        return Ok(Exit::Done);
+    }
+    let service = &answer.service;
+    let state = state_text(service.state, out.style);
+    let already = if answer.changed { String::new() } else { format!(" (it was {already} already)") };
+    let instances = match service.instances {
+        1 => "1 instance".to_owned(),
+        n => format!("{n} instances"),
+    };
+    out.line(&format!("{}: {state}, {instances}, lag {}{already}", service.name, count(service.lag)))?;
+    if let Some(reason) = &service.reason {
+        out.line(&format!("  {reason}"))?;
+    }
+    Ok(Exit::Done)
+}
+
+async fn list(target: &TargetArgs, out: &mut Out) -> Result<Exit, Failure> {
+    let (status, stopped): (Status, bool) = match target.find().await? {
+        Target::Running(client) => (client.get(paths::STATUS).await?, false),
+        Target::Stopped(loaded) => (crate::stopped::status(&loaded).await?, true),
+    };
+    if out.json {
+        out.value(&status)?;
+        return Ok(Exit::Done);
+    }
+    if stopped {
+        eprintln!("pipeline `{}` is not running; this is what its log says", status.pipeline);
+    }
+    let mut table = Table::new(&[
+        ("SERVICE", Align::Left),
+        ("STATE", Align::Left),
+        ("IN/S", Align::Right),
+        ("OUT/S", Align::Right),
+        ("IN", Align::Right),
+        ("OUT", Align::Right),
+        ("LAG", Align::Right),
+        ("DEAD", Align::Right),
+        ("RESTARTS", Align::Right),
+        ("COMMIT p50/p99 ms", Align::Right),
+        ("INST", Align::Right),
+        ("VERSION", Align::Left),
+    ]);
+    for service in &status.services {
+        table.row(row(service, out.style));
+    }
+    out.table(&table)?;
+    for service in &status.services {
+        if let Some(reason) = &service.reason {
+            out.line(&format!("{}: {reason}", service.name))?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn row(service: &ServiceStatus, style: Style) -> Vec<String> {
+    let latency = match &service.commit_latency {
+        Some(latency) => format!("{} / {}", millis(latency.p50_ms), millis(latency.p99_ms)),
+        None => "-".into(),
+    };
+    vec![
+        service.name.clone(),
+        state_text(service.state, style),
+        rate(service.in_per_s),
+        rate(service.out_per_s),
+        count(service.events_in),
+        count(service.events_out),
+        count(service.lag),
+        count(service.dead_letters),
+        count(service.restarts),
+        latency,
+        service.instances.to_string(),
+        service.version.chars().take(8).collect(),
+    ]
+}
+
+/// A state in its colour.
+pub(crate) fn state_text(state: RunState, style: Style) -> String {
+    match state {
+        RunState::Starting => style.warn("starting"),
+        RunState::Running => style.good("running"),
+        RunState::Finished => style.good("finished"),
+        RunState::Paused => style.warn("paused"),
+        RunState::Waiting => style.warn("waiting"),
+        RunState::Restarting => style.bad("restarting"),
+        RunState::Failed => style.bad("failed"),
+        RunState::Stopped => style.warn("stopped"),
+    }
+}

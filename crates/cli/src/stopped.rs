@@ -1,0 +1,49 @@
+//! Answers from the log of a pipeline that does not run.
+
+use millstream_node::api::{
+    EventLine, EventsQuery, Letter, LettersQuery, LogStat, Plan, RepairReport, Status, Topics, VerifyReport,
+};
+use millstream_node::config::Loaded;
+use millstream_node::offline;
+
+use crate::failure::Failure;
+
+/// How the services stand.
+pub(crate) async fn status(loaded: &Loaded) -> Result<Status, Failure> {
+    Ok(offline::status(loaded).await?)
+}
+
+/// The topics.
+pub(crate) async fn topics(loaded: &Loaded) -> Result<Topics, Failure> {
+    Ok(offline::topics(loaded).await?)
+}
+
+/// Events of a topic.
+pub(crate) async fn events(loaded: &Loaded, topic: &str, query: &EventsQuery) -> Result<Vec<EventLine>, Failure> {
+    Ok(offline::events(loaded, topic, query).await?)
+}
+
+/// Dead letters of a service.
+pub(crate) async fn letters(loaded: &Loaded, service: &str, query: &LettersQuery) -> Result<Vec<Letter>, Failure> {
+    Ok(offline::letters(loaded, service, query).await?)
+}
+
+/// What differs from what ran last.
+pub(crate) async fn plan(loaded: &Loaded) -> Result<Plan, Failure> {
+    Ok(offline::plan(loaded).await?)
+}
+
+/// The log's figures.
+pub(crate) async fn log_stat(loaded: &Loaded) -> Result<LogStat, Failure> {
+    Ok(offline::log_stat(loaded).await?)
+}
+
+/// Reads everything again.
+pub(crate) async fn verify(loaded: &Loaded) -> Result<VerifyReport, Failure> {
+    Ok(offline::verify(loaded).await?)
+}
+
+/// Makes it open again.
+pub(crate) async fn repair(loaded: &Loaded) -> Result<RepairReport, Failure> {
+    Ok(offline::repair(loaded).await?)
+}

@@ -1,0 +1,47 @@
+//! `run --drain`: from a file to files, with a summary.
+
+use crate::support::{Dir, part};
+
+#[test]
+fn everything_is_processed_once_and_the_summary_counts_it() {
+    let dir = Dir::new(1000, false);
+    let ran = dir.run(&["run", "--drain"]).exits(0);
+    let summary = ran.stdout();
+    for text in ["all processed: 1,000 events in, 900 out, 100 dead letters", "positive", "doubled", "events per CPU s"]
+    {
+        assert!(summary.contains(text), "no `{text}` in {summary}");
+    }
+    let mut ids: Vec<u64> = dir.out().iter().map(|row| row["id"].as_u64().unwrap()).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, (0..1000).filter(|i| i % 10 != 0).collect::<Vec<_>>());
+    assert!(!dir.path().join("log/node.json").exists(), "the note is gone with the node");
+}
+
+#[test]
+fn a_second_run_finds_nothing_more_to_do() {
+    let dir = Dir::new(100, false);
+    dir.run(&["run", "--drain"]).exits(0);
+    let again = dir.run(&["run", "--drain", "--json"]).exits(0).says("resumed").json();
+    assert_eq!(again["complete"], true);
+    assert_eq!(again["total"]["events_in"], 0);
+    assert_eq!(dir.out().len(), 90, "nothing twice");
+}
+
+#[test]
+fn fresh_begins_anew_but_only_when_somebody_agrees() {
+    let dir = Dir::new(100, false);
+    dir.run(&["run", "--drain"]).exits(0);
+    dir.run(&["run", "--drain", "--fresh"]).exits(2).says("--yes");
+    let again = dir.run(&["run", "--drain", "--fresh", "--yes", "--json"]).exits(0).json();
+    assert_eq!(again["total"]["events_in"], 100);
+    assert_eq!(part(&again["status"], "services", "check")["broken_rules"]["positive"], 10);
+}
+
+#[test]
+fn fresh_leaves_a_directory_alone_that_is_no_log() {
+    let dir = Dir::new(10, false);
+    std::fs::create_dir(dir.path().join("log")).unwrap();
+    dir.write("log/precious.txt", "x");
+    dir.run(&["run", "--drain", "--fresh", "--yes"]).exits(1).says("no log of millstream");
+    assert_eq!(dir.read("log/precious.txt"), "x");
+}

@@ -1,0 +1,40 @@
+//! Commands that read the log of a stopped pipeline.
+
+use crate::support::{Dir, part};
+
+#[test]
+fn what_a_run_left_can_be_read_without_it() {
+    let dir = Dir::new(100, false);
+    dir.run(&["run", "--drain"]).exits(0);
+    let topics = dir.run(&["topics", "--json"]).exits(0).json();
+    let good = topics["topics"].as_array().unwrap().iter().find(|t| t["name"] == "good").unwrap();
+    assert_eq!(good["events"], 90);
+    assert_eq!(dir.run(&["tap", "doubled", "--where", "twice > 2", "--limit", "7"]).exits(0).json_lines().len(), 7);
+    dir.run(&["tap", "doubled", "--follow"]).exits(1).says("not running");
+    let letters = dir.run(&["dlq", "list", "check", "--json"]).exits(0).json_lines();
+    assert_eq!(letters.len(), 10);
+    let id = letters[3]["id"].as_str().unwrap();
+    assert!(dir.run(&["dlq", "show", "check", id]).exits(0).stdout().contains("positive"));
+    let status = dir.run(&["services", "--json"]).exits(0).json();
+    assert_eq!(part(&status, "services", "twice")["lag"], 0);
+    assert!(dir.run(&["log", "stat"]).exits(0).stdout().contains("good"));
+    dir.run(&["topics", "godo"]).exits(1).says("`good`");
+}
+
+#[test]
+fn a_sound_log_is_found_sound_and_a_damaged_one_damaged() {
+    let dir = Dir::new(1000, false);
+    dir.run(&["run", "--drain"]).exits(0);
+    assert!(dir.run(&["log", "verify"]).exits(0).stdout().contains("sound"));
+    assert_eq!(dir.run(&["log", "verify", "--json"]).exits(0).json()["faults"], serde_json::json!([]));
+    dir.run(&["log", "repair"]).exits(2).says("--yes");
+}
+
+#[test]
+fn plan_on_a_stopped_pipeline_compares_with_what_ran_last() {
+    let dir = Dir::new(10, false);
+    dir.run(&["run", "--drain"]).exits(0);
+    assert!(dir.run(&["plan"]).exits(0).says("not running").stdout().contains("no changes"));
+    dir.edit("amount > 0", "amount > 1");
+    assert!(dir.run(&["plan"]).exits(0).stdout().contains("~ service check"));
+}
