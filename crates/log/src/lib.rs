@@ -23,7 +23,10 @@ pub use contract::{
 pub use embedded::Sabotage;
 #[cfg(feature = "testing")]
 pub use embedded::fuzzing;
-pub use embedded::{EmbeddedLog, Options as EmbeddedOptions, SyncMode};
+pub use embedded::{
+    Counts, EmbeddedLog, Lost, Options as EmbeddedOptions, Problem, Report, Stat, SyncMode, TopicStat, repair, stat,
+    verify,
+};
 pub use error::Error;
 pub use evolution::{SpecChange, check_rows, spec_change, upgrade};
 pub use group::Groups;

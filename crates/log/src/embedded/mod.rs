@@ -17,12 +17,14 @@ mod frame;
 pub mod fuzzing;
 mod group_header;
 mod index;
+mod inspect;
 mod layout;
 mod open;
 mod options;
 mod prepare;
 mod reader;
 mod recover;
+mod repair;
 mod retention;
 mod segment;
 mod settled_file;
@@ -44,17 +46,19 @@ use parking_lot::Mutex;
 
 use self::committer::Committer;
 use self::frame::{Content, Frame};
+pub use self::inspect::{Lost, Problem, Report, Stat, TopicStat, stat, verify};
 use self::layout::Layout;
 #[cfg(any(test, feature = "sabotage"))]
 pub use self::options::Sabotage;
 pub use self::options::{Options, SyncMode};
 use self::prepare::Preparer;
 use self::reader::EmbeddedReader;
+pub use self::repair::repair;
 use self::settler::Settler;
 use self::shared::Shared;
 use self::stage::{Admission, Closing};
 use crate::evolution::{SpecChange, check_rows, spec_change};
-use crate::vfs::Lock;
+use crate::vfs::{Lock, LockError, OpenOptions};
 use crate::{
     AbortReason, Commit, Error, Join, Lead, Log, Membership, Outcome, Pending, Position, Reader, Task, TaskId,
     TopicInfo, TopicSpec,
@@ -70,6 +74,9 @@ pub struct EmbeddedLog {
     /// One change of topics at a time.
     creating: tokio::sync::Mutex<()>,
 }
+
+/// What a log that was opened for reading only says to a commit.
+const READ_ONLY: &str = "it is open for reading only";
 
 impl EmbeddedLog {
     /// Opens the log in `options.dir`, or makes one.
@@ -104,9 +111,52 @@ impl EmbeddedLog {
         })
     }
 
+    /// Opens the log in `options.dir` for reading only: nothing is locked and nothing is changed. Commits are refused.
+    ///
+    /// # Errors
+    /// As [`EmbeddedLog::open`]; also [`Error::Locked`] where a process has the log open: ask that one instead.
+    pub fn open_read_only(options: Options) -> Result<Self, Error> {
+        let layout = Layout::new(&options.dir);
+        let checkpoint = inspect::checkpoint(&options, &layout)?;
+        match options.vfs.lock(&layout.lock()) {
+            // Only to see whether somebody has it. Where no lock can be made, nobody can write either.
+            Ok(lock) => drop(lock),
+            Err(LockError::Held { pid }) => return Err(Error::Locked { dir: layout.dir, pid }),
+            Err(LockError::Io(_)) => {}
+        }
+        let found = recover::recover(options.vfs.as_ref(), &layout, checkpoint, options.checks_chain())?;
+        let opened = open::index(&layout, found, None);
+        let path = layout.segment(0);
+        let file =
+            options.vfs.open(&layout.checkpoint(), OpenOptions::READ).map_err(walk::io_error("opening", &path))?;
+        let none = Arc::new(segment::Segment { id: 0, path, file, capacity: 0 });
+        let preparer = Preparer::new(&options, &layout, none, 0, 0);
+        let shared = Shared::new(options, layout, opened.epoch_last, opened.topics, preparer);
+        *shared.stage.lock() = opened.stage;
+        shared.stop(READ_ONLY);
+        Ok(Self { shared, threads: Mutex::default(), lock: Mutex::default(), creating: tokio::sync::Mutex::new(()) })
+    }
+
     /// The settings.
     pub fn options(&self) -> &Options {
         &self.shared.options
+    }
+
+    /// What was done since opening.
+    pub fn counts(&self) -> Counts {
+        let counters = &self.shared.counters;
+        Counts {
+            groups: counters.groups.load(Ordering::Relaxed),
+            commits: counters.commits.load(Ordering::Relaxed),
+            syncs: counters.syncs.load(Ordering::Relaxed),
+            settled_bytes: counters.settled_bytes.load(Ordering::Relaxed),
+            disk_bytes: self.shared.preparer.used(),
+        }
+    }
+
+    /// How many full segments wait to be settled.
+    pub fn waiting_to_settle(&self) -> usize {
+        self.shared.sealed.lock().len()
     }
 
     fn encode(&self, commit: Commit) -> Result<Frame, AbortReason> {
@@ -198,6 +248,21 @@ impl EmbeddedLog {
         }
         *self.lock.lock() = None;
     }
+}
+
+/// What a log has done since it was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Groups with commits.
+    pub groups: u64,
+    /// Commits.
+    pub commits: u64,
+    /// Syncs of the journal.
+    pub syncs: u64,
+    /// Bytes written to settled files.
+    pub settled_bytes: u64,
+    /// Bytes on the disk now.
+    pub disk_bytes: u64,
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
@@ -309,7 +374,7 @@ impl Log for EmbeddedLog {
         Box::pin(async move {
             let before = self.stopped();
             self.end_threads(Closing::Orderly);
-            match before.filter(|why| why != shared::CLOSED) {
+            match before.filter(|why| why != shared::CLOSED && why != READ_ONLY) {
                 Some(reason) => Err(Error::Stopped { reason }),
                 None => Ok(()),
             }

@@ -227,7 +227,7 @@ pub(super) fn index(layout: &Layout, found: Recovered, current: Option<&Arc<Segm
     }
     let mut sealed = Vec::new();
     for scanned in found.segments {
-        let (end, last_seq) = (scanned.end(), scanned.groups.last().map_or(0, |g| g.header.seq));
+        let end = scanned.end();
         let segment = match current.filter(|s| s.id == scanned.id) {
             Some(segment) => segment.clone(),
             None => {
@@ -243,7 +243,7 @@ pub(super) fn index(layout: &Layout, found: Recovered, current: Option<&Arc<Segm
             }
         }
         if current.is_none_or(|s| s.id != scanned.id) {
-            sealed.push(Sealed { segment, last_seq, end });
+            sealed.push(Sealed { segment, end });
         }
     }
     for (id, topic) in &found.state.topics {

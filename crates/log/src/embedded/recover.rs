@@ -44,7 +44,6 @@ pub(super) struct Recovered {
     /// The greatest number of a segment.
     pub(super) id_last: u64,
     pub(super) seq: u64,
-    pub(super) crc: u32,
     /// Groups up to here were synced for certain.
     pub(super) durable_through: u64,
     pub(super) incarnation: u64,
@@ -119,10 +118,10 @@ pub(super) fn recover(
         }
     }
     let last = headers().last();
-    let (seq, crc) = last.map_or((checkpoint.seq, checkpoint.crc), |g| (g.header.seq, g.crc));
+    let seq = last.map_or(checkpoint.seq, |g| g.header.seq);
     let durable_through = durable_through(&checkpoint, &segments);
     let incarnation = headers().map(|g| g.header.incarnation).max().unwrap_or(0).max(checkpoint.incarnation);
-    Ok(Recovered { checkpoint, state, segments, leftovers, id_last, seq, crc, durable_through, incarnation })
+    Ok(Recovered { checkpoint, state, segments, leftovers, id_last, seq, durable_through, incarnation })
 }
 
 fn durable_through(checkpoint: &Checkpoint, segments: &[Scanned]) -> u64 {

@@ -19,8 +19,6 @@ pub(super) struct Segment {
 #[derive(Debug, Clone)]
 pub(super) struct Sealed {
     pub(super) segment: Arc<Segment>,
-    /// Its last group.
-    pub(super) last_seq: u64,
     /// Where its groups end.
     pub(super) end: u64,
 }

@@ -52,7 +52,24 @@ pub(super) struct BlockAt {
     pub(super) at: u64,
 }
 
+impl BlockAt {
+    /// Where its header begins.
+    pub(super) fn header_at(&self) -> u64 {
+        self.at - HEADER_BYTES as u64
+    }
+
+    /// Where the next block begins.
+    pub(super) fn end(&self) -> u64 {
+        self.at + u64::from(self.block.stored_len).next_multiple_of(HEADER_BYTES as u64)
+    }
+}
+
 impl Block {
+    /// The bytes of its events in columns.
+    pub(super) fn raw_len(&self) -> u64 {
+        u64::from(self.raw_len)
+    }
+
     pub(super) fn next(&self) -> u64 {
         self.base + u64::from(self.rows.max(1))
     }
@@ -169,6 +186,28 @@ impl OpenFile {
         let mut open = Self { file, path, len: 0, blocks: Vec::new() };
         open.extend(settled.meta.len)?;
         Ok(open)
+    }
+
+    /// Opens a file that may be damaged: blocks are looked for on every boundary. `None` where it cannot be opened.
+    pub(super) fn salvage(vfs: &dyn Vfs, settled: &SettledFile) -> Option<Self> {
+        let path = settled.path.clone();
+        let file = vfs.open(&path, OpenOptions::READ).ok()?;
+        let len = file.len().ok()?.min(settled.meta.len);
+        let mut open = Self { file, path, len: 0, blocks: Vec::new() };
+        while open.len < len {
+            let mut header = [0; HEADER_BYTES];
+            let block = open.read(&mut header, open.len).ok().and_then(|()| Block::decode(&header).ok());
+            let at = open.len + HEADER_BYTES as u64;
+            open.len = at;
+            if let Some(block) = block {
+                let found = BlockAt { block, at };
+                if found.end() <= len {
+                    open.len = found.end();
+                    open.blocks.push(found);
+                }
+            }
+        }
+        Some(open)
     }
 
     /// Whether this is that file, as far as it goes now.

@@ -46,7 +46,6 @@ pub(super) struct Counters {
     pub(super) groups: AtomicU64,
     pub(super) commits: AtomicU64,
     pub(super) syncs: AtomicU64,
-    pub(super) journal_bytes: AtomicU64,
     pub(super) settled_bytes: AtomicU64,
 }
 

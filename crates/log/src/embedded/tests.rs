@@ -4,7 +4,6 @@ use arrow_array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArra
 use millstream_event::{Column, ColumnType, PartitionId, Schema};
 
 use super::*;
-use crate::vfs::OpenOptions;
 use crate::{Append, Change, Class, Consumed, Epoch, Read, Retention, TopicKind};
 
 pub(super) fn name(text: &str) -> Name {
@@ -383,4 +382,80 @@ async fn a_budget_that_is_used_up_refuses_sources_and_lets_the_rest_use_the_rese
     commit.class = Class::Processing;
     let outcome = log.commit(commit).await;
     assert!(matches!(outcome, Outcome::Committed(_)), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_stopped_log_can_be_read_and_a_running_one_names_its_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = filled(dir.path(), 5).await;
+    let Err(Error::Locked { .. }) = EmbeddedLog::open_read_only(options(dir.path())) else { panic!() };
+    drop(log);
+    let log = EmbeddedLog::open_read_only(options(dir.path())).unwrap();
+    assert_eq!(numbers(&log).await, (0..15).collect::<Vec<_>>());
+    let stat = stat(&options(dir.path())).unwrap();
+    assert_eq!(stat.topics[0].journal_events, 15);
+    log.close().await.unwrap();
+    let none = tempfile::tempdir().unwrap();
+    assert!(EmbeddedLog::open_read_only(options(none.path())).is_err());
+    assert_eq!(std::fs::read_dir(none.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_damaged_journal_is_cut_where_the_damage_is_and_says_what_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = filled(dir.path(), 6).await;
+    log.close().await.unwrap();
+    assert!(verify(&options(dir.path())).unwrap().is_sound());
+    let damaged = groups(dir.path()).into_iter().filter(|g| !g.frames.is_empty()).nth(5).unwrap();
+    let path = last_segment(dir.path());
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[damaged.at as usize + 20] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let Err(error @ Error::Corrupt { .. }) = EmbeddedLog::open(options(dir.path())) else { panic!() };
+    assert!(error.to_string().contains("log repair"), "{error}");
+    let report = verify(&options(dir.path())).unwrap();
+    assert_eq!(report.problems.len(), 1);
+    assert_eq!(report.problems[0].at, damaged.at);
+    let would = repair(&options(dir.path()), false).unwrap();
+    assert!(EmbeddedLog::open(options(dir.path())).is_err(), "nothing was changed");
+    let did = repair(&options(dir.path()), true).unwrap();
+    assert_eq!(would.lost, did.lost);
+    assert_eq!(did.lost.iter().map(|l| (l.from.0, l.to.0)).collect::<Vec<_>>(), [(12, 15), (15, 18)]);
+    let log = EmbeddedLog::open(options(dir.path())).unwrap();
+    assert_eq!(numbers(&log).await, (0..12).collect::<Vec<_>>());
+    let mut source = Source::join(&log, "s").await;
+    source.put(&log, 3, 10).await;
+    assert!(dir.path().join("damaged").exists());
+}
+
+#[tokio::test]
+async fn a_damaged_block_is_taken_out_and_the_rest_of_its_file_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = filled(dir.path(), 0).await;
+    let mut source = Source::join(&log, "s").await;
+    for _ in 0..100 {
+        source.put(&log, 20, 200).await;
+    }
+    until("settling", || log.shared.sealed.lock().is_empty()).await;
+    log.close().await.unwrap();
+    let file = std::fs::read_dir(dir.path().join("topics/t/0")).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let report = verify(&options(dir.path())).unwrap();
+    assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
+    assert_eq!(report.problems[0].affected, "t/0");
+    let report = repair(&options(dir.path()), true).unwrap();
+    let lost: u64 = report.lost.iter().map(|l| l.to.0 - l.from.0).sum();
+    assert!(lost > 0);
+    assert!(verify(&options(dir.path())).unwrap().is_sound());
+    let log = EmbeddedLog::open(options(dir.path())).unwrap();
+    let at = TopicPartition::new(name("t"), 0);
+    let mut reader = log.read(&at, Offset(0)).unwrap();
+    let mut rows = 0;
+    while let Read::Batch(batch) = reader.next().await.unwrap() {
+        rows += batch.rows.num_rows() as u64;
+    }
+    assert_eq!(rows, 2000 - lost);
 }

@@ -25,7 +25,6 @@ pub(super) enum WriteError {
 #[derive(Debug)]
 pub(super) struct Written {
     pub(super) segment: Arc<Segment>,
-    pub(super) seq: u64,
     pub(super) time: i64,
     /// Where each frame's body begins.
     pub(super) bodies: Vec<u64>,
@@ -110,7 +109,7 @@ impl Writer {
         self.seq += 1;
         self.prev_crc = crc;
         preparer.written(self.at);
-        Ok(Written { segment: self.segment.clone(), seq: self.seq, time, bodies })
+        Ok(Written { segment: self.segment.clone(), time, bodies })
     }
 
     fn put(&mut self, slices: &mut [IoSlice<'_>], total: u64, preparer: &Preparer) -> Result<(), WriteError> {
@@ -148,7 +147,7 @@ impl Writer {
         }
         let next = preparer.next_segment(total)?;
         let full = std::mem::replace(&mut self.segment, next);
-        self.sealed.push(Sealed { segment: full, last_seq: self.seq, end: self.at });
+        self.sealed.push(Sealed { segment: full, end: self.at });
         self.at = 0;
         self.capacity = self.segment.capacity;
         Ok(())
