@@ -2,11 +2,11 @@
 
 use millstream_service::event::Name;
 use millstream_service::lag_of;
-use millstream_service::log::{EmbeddedLog, Log};
+use millstream_service::log::{self, EmbeddedLog, EmbeddedOptions, Log};
 
 use crate::api::{
-    ApiError, EventLine, EventsQuery, InputLag, Letter, LettersQuery, LogStat, NodeInfo, Phase, Plan, RunState,
-    ServiceStatus, SinkStatus, SourceStatus, Status, Topics, codes,
+    ApiError, EventLine, EventsQuery, InputLag, Letter, LettersQuery, LogStat, NodeInfo, Phase, Plan, RepairReport,
+    RunState, ServiceStatus, SinkStatus, SourceStatus, Status, Topics, VerifyFault, VerifyReport, codes,
 };
 use crate::config::{Config, Loaded};
 use crate::diagnostic::did_you_mean;
@@ -74,6 +74,52 @@ pub async fn log_stat(loaded: &Loaded) -> Result<LogStat, ApiError> {
         Ok(crate::http::stat(settings, log_state(settings, None), topics))
     })
     .await
+}
+
+/// Reads every byte of the log and says what does not read back. Changes nothing.
+pub async fn verify(loaded: &Loaded) -> Result<VerifyReport, ApiError> {
+    let report = examine(loaded, |options| log::verify(options)).await?;
+    let dir = &loaded.config.log.embedded.dir;
+    let fault = |problem: &log::Problem, harmless: bool| VerifyFault {
+        file: problem.path.strip_prefix(dir).unwrap_or(&problem.path).display().to_string(),
+        at_byte: problem.at,
+        message: problem.what.clone(),
+        harmless,
+        topics: vec![problem.affected.clone()],
+    };
+    let damage = report.problems.iter().map(|p| fault(p, false));
+    Ok(VerifyReport {
+        dir: dir.display().to_string(),
+        files: report.segments + report.files,
+        bytes: report.bytes,
+        groups: report.groups,
+        faults: damage.chain(report.torn_tail.iter().map(|p| fault(p, true))).collect(),
+    })
+}
+
+/// Makes a damaged log open again; what is taken out is kept beside it.
+pub async fn repair(loaded: &Loaded) -> Result<RepairReport, ApiError> {
+    let report = examine(loaded, |options| log::repair(options, true)).await?;
+    let dir = &loaded.config.log.embedded.dir;
+    let kept = dir.join("damaged");
+    let lost = |l: &log::Lost| format!("lost offsets {} to {} of {}/{}", l.from, l.to, l.topic, l.partition);
+    Ok(RepairReport {
+        dir: dir.display().to_string(),
+        actions: report.lost.iter().map(lost).collect(),
+        events_lost: Some(report.lost.iter().map(|l| l.to.0.saturating_sub(l.from.0)).sum()),
+        bytes_lost: 0,
+        kept: kept.exists().then(|| kept.display().to_string()),
+    })
+}
+
+/// Looks at the files of a stopped log, off the runtime.
+async fn examine(
+    loaded: &Loaded,
+    look: impl FnOnce(&EmbeddedOptions) -> Result<log::Report, log::Error> + Send + 'static,
+) -> Result<log::Report, ApiError> {
+    let options = build::log_options(&loaded.config.log.embedded);
+    let looked = tokio::task::spawn_blocking(move || look(&options)).await;
+    looked.map_err(|e| ApiError::new("log-failed", e.to_string()))?.map_err(log_error)
 }
 
 /// What differs from what ran last.
