@@ -107,7 +107,6 @@ pub async fn repair(loaded: &Loaded) -> Result<RepairReport, ApiError> {
         dir: dir.display().to_string(),
         actions: report.lost.iter().map(lost).collect(),
         events_lost: Some(report.lost.iter().map(|l| l.to.0.saturating_sub(l.from.0)).sum()),
-        bytes_lost: 0,
         kept: kept.exists().then(|| kept.display().to_string()),
     })
 }

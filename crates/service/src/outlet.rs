@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use millstream_event::Name;
+use millstream_event::{Name, NameError};
 use millstream_log::{Consumed, Outcome, Position, TopicInfo};
 
 use crate::control::Leave;
@@ -18,12 +18,18 @@ use crate::sink::SinkTask;
 use crate::status::State;
 use crate::task::{Context, End, Fault, Job};
 
-pub(crate) fn job(def: SinkDef, inputs: Vec<TopicInfo>) -> Arc<dyn Job> {
-    Arc::new(Outlet { def, inputs })
+/// The input under which a sink's own state is committed. No topic has this name (`__` is reserved), so a sink may be
+/// named like a topic that it reads.
+const STATE_INPUT: &str = "__state";
+
+pub(crate) fn job(def: SinkDef, inputs: Vec<TopicInfo>) -> Result<Arc<dyn Job>, NameError> {
+    Ok(Arc::new(Outlet { def, state_input: Name::new(STATE_INPUT)?, inputs }))
 }
 
 struct Outlet {
     def: SinkDef,
+    /// The input under which the sink's own state is committed.
+    state_input: Name,
     inputs: Vec<TopicInfo>,
 }
 
@@ -35,6 +41,7 @@ impl Job for Outlet {
 
 struct Running<'a> {
     def: &'a SinkDef,
+    state_input: &'a Name,
     context: Context,
     topics: Vec<Name>,
     inputs: Inputs,
@@ -65,14 +72,23 @@ impl<'a> Running<'a> {
         let has = |info: &&TopicInfo| info.spec.partitions > id.partition.0;
         let topics: Vec<Name> = outlet.inputs.iter().filter(has).map(|i| i.spec.name.clone()).collect();
         let inputs = Inputs::open(context.log.as_ref(), id, &topics).await?;
-        let state = context.log.position(id, &def.name).await.map_err(|e| Fault::log(&e))?;
+        let state = context.log.position(id, &outlet.state_input).await.map_err(|e| Fault::log(&e))?;
         let bytes: Option<Bytes> = match &state {
             Some(Position::Opaque(bytes)) => Some(bytes.clone()),
             _ => None,
         };
         let sink = def.sink.open(id.partition, bytes).await.map_err(|e| trouble(&e))?;
         context.shared.set(State::Running);
-        Ok(Self { def, topics, inputs, sink, state, unsaved: Unsaved::default(), context })
+        Ok(Self {
+            def,
+            state_input: &outlet.state_input,
+            topics,
+            inputs,
+            sink,
+            state,
+            unsaved: Unsaved::default(),
+            context,
+        })
     }
 
     async fn run(mut self) -> Result<End, Fault> {
@@ -159,7 +175,7 @@ impl<'a> Running<'a> {
         commit.consumed = unsaved.consumed;
         if let Some(to) = state.filter(|state| self.state.as_ref() != Some(state)) {
             let from = self.state.replace(to.clone());
-            commit.consumed.push(Consumed { input: self.def.name.clone(), from, to });
+            commit.consumed.push(Consumed { input: self.state_input.clone(), from, to });
         }
         if !commit.consumed.is_empty() {
             let mut tally = Tally { events_in: unsaved.rows, ..Tally::default() };

@@ -152,7 +152,7 @@ impl Runner {
             tasks: lead.spec.partitions,
             inputs: inputs.iter().map(|i| (i.spec.name.clone(), i.spec.partitions)).collect(),
             instances: def.instances.max(1),
-            job: crate::outlet::job(def, inputs.clone()),
+            job: crate::outlet::job(def, inputs.clone()).map_err(|e| wrong(&name, &e.to_string()))?,
         };
         self.start(parts, None).await
     }

@@ -136,10 +136,10 @@ fn print_repair(report: &RepairReport, out: &mut Out) -> Result<(), Failure> {
     for action in &report.actions {
         out.line(action)?;
     }
-    if report.bytes_lost == 0 {
-        return out.line("nothing was given up");
+    if report.actions.is_empty() {
+        return out.line("nothing had to be given up");
     }
-    let events = report.events_lost.map(|n| format!("{} events, ", count(n))).unwrap_or_default();
-    let kept = report.kept.as_ref().map(|dir| format!("; kept in {dir}")).unwrap_or_default();
-    out.line(&format!("given up: {events}{}{kept}", bytes(report.bytes_lost)))
+    let events = report.events_lost.map(|n| format!("{} events", count(n))).unwrap_or_default();
+    let kept = report.kept.as_ref().map(|dir| format!("; the damaged files are kept in {dir}")).unwrap_or_default();
+    out.line(&format!("given up: {events}{kept}"))
 }

@@ -95,8 +95,6 @@ pub struct RepairReport {
     /// Events that are gone, where that can be known.
     #[serde(default)]
     pub events_lost: Option<u64>,
-    /// Bytes given up; they are kept beside the log in `kept`.
-    pub bytes_lost: u64,
     /// Where the damaged files were kept.
     #[serde(default)]
     pub kept: Option<String>,
