@@ -70,10 +70,10 @@ pub(crate) async fn running(loaded: &Loaded) -> Result<Option<Client>, Failure> 
             continue;
         }
         // Something else may listen there; only a node that runs this pipeline will do.
-        if let Ok(status) = client.get::<Status>(paths::STATUS).await {
-            if status.pipeline == loaded.config.pipeline.value.as_str() {
-                return Ok(Some(client));
-            }
+        if let Ok(status) = client.get::<Status>(paths::STATUS).await
+            && status.pipeline == loaded.config.pipeline.value.as_str()
+        {
+            return Ok(Some(client));
         }
     }
     Ok(None)

@@ -78,7 +78,7 @@ pub async fn log_stat(loaded: &Loaded) -> Result<LogStat, ApiError> {
 
 /// Reads every byte of the log and says what does not read back. Changes nothing.
 pub async fn verify(loaded: &Loaded) -> Result<VerifyReport, ApiError> {
-    let report = examine(loaded, |options| log::verify(options)).await?;
+    let report = examine(loaded, log::verify).await?;
     let dir = &loaded.config.log.embedded.dir;
     let fault = |problem: &log::Problem, harmless: bool| VerifyFault {
         file: problem.path.strip_prefix(dir).unwrap_or(&problem.path).display().to_string(),

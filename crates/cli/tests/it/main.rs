@@ -1,5 +1,13 @@
 //! Drives the real binary: each command's happy path and its usual mistakes.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::panic,
+    reason = "a test that cannot go on should stop"
+)]
+
 mod change;
 mod drain;
 mod letters;

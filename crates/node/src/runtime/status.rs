@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use millstream_service::event::Name;
 use millstream_service::log::Log;
-use millstream_service::{Counts, Handle, InputLag, LATENCY_BOUNDS_US, State};
+use millstream_service::{Counts, Handle, InputLag, Kind, LATENCY_BOUNDS_US, State};
 
 use super::usage::usage;
 use super::{Inner, build};
@@ -243,6 +243,10 @@ impl Inner {
         for handle in self.runner.handles() {
             let counts = handle.counts();
             letters += counts.dead_letters_total();
+            // What a sink writes stands in no topic.
+            if handle.kind() == Kind::Sink {
+                continue;
+            }
             for (topic, events) in counts.out_by_topic {
                 *topics.entry(topic).or_default() += events;
             }

@@ -79,7 +79,7 @@ impl Report {
         for change in memory.plain.changes(&now, self.style) {
             self.say(&change)?;
         }
-        if memory.ticks % every == 0 {
+        if memory.ticks.is_multiple_of(every) {
             self.say(&line(&now))?;
         }
         Ok(())
