@@ -109,3 +109,36 @@ async fn a_topic_with_other_columns_is_refused_with_both() {
     let error = open(&GenerateSource::new(settings(), schema).unwrap(), None).await.err().unwrap();
     assert!(error.to_string().contains("column `amount` is decimal(12,2) there and double here"), "{error}");
 }
+
+/// The example's lookup files are those of its simulator's seed; `UPDATE=1` writes them.
+#[test]
+fn the_fraud_example_knows_the_customers_and_merchants_of_its_traffic() {
+    let settings = Settings { seed: 7, customers: 1000, merchants: 2000, ..Settings::default() };
+    let simulator = Simulator::new(settings).unwrap();
+    let (mut customers, mut merchants) = (Vec::new(), Vec::new());
+    generate::generate_customers_csv(&simulator, &mut customers).unwrap();
+    generate::generate_merchants_csv(&simulator, &mut merchants).unwrap();
+    let data = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/fraud/data");
+    for (file, made) in [("customers.csv", customers), ("merchants.csv", merchants)] {
+        let path = data.join(file);
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::create_dir_all(&data).unwrap();
+            std::fs::write(&path, &made).unwrap();
+        }
+        let there = std::fs::read(&path).unwrap_or_default();
+        assert!(there == made, "{} is not the seed's; run this test with UPDATE=1", path.display());
+    }
+}
+
+/// Prints what one core writes; in the long run only, as it measures and proves nothing.
+#[test]
+fn the_file_writer_says_how_fast_it_is() {
+    if std::env::var_os("MILLSTREAM_LONG").is_none() {
+        return;
+    }
+    let mut simulator = Simulator::new(Settings::default()).unwrap();
+    let mut out = std::io::BufWriter::new(std::io::sink());
+    let began = std::time::Instant::now();
+    let counts = generate_ndjson(&mut simulator, 3_000_000, &mut out).unwrap();
+    println!("{:.0} events/s", counts.events as f64 / began.elapsed().as_secs_f64());
+}
