@@ -239,6 +239,16 @@ pub(crate) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = 
     nearest(word, candidates).map(|c| format!("did you mean `{c}`?"))
 }
 
+/// The nearest of the known names where something is near, and all of them.
+pub(crate) fn names_known<'a>(word: &str, what: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let known: Vec<&str> = known.into_iter().collect();
+    let near = did_you_mean(word, known.iter().copied()).map(|near| near + "\n").unwrap_or_default();
+    match known.is_empty() {
+        true => format!("{near}there are no {what} yet"),
+        false => format!("{near}the {what} are: {}", known.join(", ")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,7 @@ use crate::api::{
     RunState, ServiceStatus, SinkStatus, SourceStatus, Status, Topics, VerifyFault, VerifyReport, codes,
 };
 use crate::config::{Config, Loaded};
-use crate::diagnostic::did_you_mean;
+use crate::diagnostic::names_known;
 use crate::plan::{Pipeline, plan as plan_pipeline};
 use crate::runtime::{build, diff, log_error, log_state, service_error, stored, wrong as change_wrong};
 
@@ -53,17 +53,13 @@ pub async fn letters(loaded: &Loaded, service: &str, asked: &LettersQuery) -> Re
         let names: Vec<&Name> =
             pipeline.services.iter().map(|s| &s.name).chain(pipeline.sources.iter().map(|s| &s.name)).collect();
         let Some(name) = names.iter().find(|n| n.as_str() == service) else {
-            let help = did_you_mean(service, names.iter().map(|n| n.as_str()));
+            let help = names_known(service, "services and sources", names.iter().map(|n| n.as_str()));
             let error = ApiError::new(codes::SERVICE_UNKNOWN, format!("there is no service `{service}`"));
-            return Err(error.help(help.unwrap_or_else(|| format!("there are {}", list(&names)))));
+            return Err(error.help(help));
         };
         crate::http::letters(log, name, asked).await
     })
     .await
-}
-
-fn list(names: &[&Name]) -> String {
-    names.iter().map(|n| n.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// The log's figures.

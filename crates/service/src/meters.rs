@@ -30,6 +30,7 @@ pub struct Meters {
     /// Commits handed to the log and not yet counted.
     pub(crate) in_flight: AtomicU64,
     dead_letters: Mutex<BTreeMap<String, u64>>,
+    broken_rules: Mutex<BTreeMap<String, u64>>,
     dropped_by_lookup: Mutex<BTreeMap<Name, u64>>,
     out_by_topic: Mutex<BTreeMap<Name, u64>>,
     latency: Histogram,
@@ -52,6 +53,9 @@ pub struct Counts {
     pub out_by_topic: BTreeMap<Name, u64>,
     /// Dead letters by code.
     pub dead_letters: BTreeMap<String, u64>,
+    /// How often each rule of the check was broken, whatever became of the event; an event may break several.
+    #[serde(default)]
+    pub broken_rules: BTreeMap<String, u64>,
     /// Events that a check with `else: drop` dropped.
     pub dropped_by_check: u64,
     /// Events that inner joins dropped, by lookup.
@@ -86,16 +90,18 @@ pub(crate) struct Tally {
     pub(crate) events_in: u64,
     pub(crate) out: Vec<(Name, u64)>,
     pub(crate) dead_letters: Vec<(String, u64)>,
+    pub(crate) broken_rules: Vec<(String, u64)>,
     pub(crate) dropped_by_check: u64,
     pub(crate) dropped_by_lookup: Vec<(Name, u64)>,
 }
 
 impl Tally {
     pub(crate) fn dead_letter(&mut self, code: &str) {
-        match self.dead_letters.iter_mut().find(|(c, _)| c == code) {
-            Some((_, n)) => *n += 1,
-            None => self.dead_letters.push((code.to_owned(), 1)),
-        }
+        add_to(&mut self.dead_letters, code, 1);
+    }
+
+    pub(crate) fn broken_rule(&mut self, rule: &str, events: u64) {
+        add_to(&mut self.broken_rules, rule, events);
     }
 
     pub(crate) fn out(&mut self, topic: &Name, events: u64) {
@@ -111,13 +117,20 @@ impl Tally {
         for (topic, n) in &other.out {
             self.out(topic, *n);
         }
-        for (code, n) in other.dead_letters {
-            match self.dead_letters.iter_mut().find(|(c, _)| *c == code) {
-                Some((_, sum)) => *sum += n,
-                None => self.dead_letters.push((code, n)),
-            }
+        for (code, n) in &other.dead_letters {
+            add_to(&mut self.dead_letters, code, *n);
+        }
+        for (rule, n) in &other.broken_rules {
+            add_to(&mut self.broken_rules, rule, *n);
         }
         self.dropped_by_lookup.extend(other.dropped_by_lookup);
+    }
+}
+
+fn add_to(counts: &mut Vec<(String, u64)>, name: &str, n: u64) {
+    match counts.iter_mut().find(|(known, _)| known == name) {
+        Some((_, sum)) => *sum += n,
+        None => counts.push((name.to_owned(), n)),
     }
 }
 
@@ -130,6 +143,7 @@ impl Meters {
             events_out: get(&self.events_out),
             out_by_topic: self.out_by_topic.lock().clone(),
             dead_letters: self.dead_letters.lock().clone(),
+            broken_rules: self.broken_rules.lock().clone(),
             dropped_by_check: get(&self.dropped_by_check),
             dropped_by_lookup: self.dropped_by_lookup.lock().clone(),
             commits: get(&self.commits),
@@ -159,6 +173,12 @@ impl Meters {
             for (code, n) in &tally.dead_letters {
                 let known = codes.contains_key(code) || codes.len() < CODES_MAX;
                 *codes.entry(if known { code.clone() } else { "other".to_owned() }).or_default() += n;
+            }
+        }
+        if !tally.broken_rules.is_empty() {
+            let mut rules = self.broken_rules.lock();
+            for (rule, n) in &tally.broken_rules {
+                *rules.entry(rule.clone()).or_default() += n;
             }
         }
         if !tally.dropped_by_lookup.is_empty() {

@@ -184,6 +184,15 @@ impl Plan {
         let named = |rules: &[u16]| -> Vec<String> {
             rules.iter().filter_map(|r| names.get(usize::from(*r))).map(|name| (*name).to_owned()).collect()
         };
+        let mut times = vec![0; names.len()];
+        for rule in verdicts.broken.iter().flat_map(|(_, rules)| rules) {
+            if let Some(n) = times.get_mut(usize::from(*rule)) {
+                *n += 1;
+            }
+        }
+        for (name, n) in names.iter().zip(times).filter(|(_, n)| *n > 0) {
+            staged.tally.broken_rule(name, n);
+        }
         match &check.otherwise {
             Else::Tag => {
                 let keep: BooleanArray =

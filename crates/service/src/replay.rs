@@ -157,7 +157,9 @@ impl<'a> Running<'a> {
                 for row in 0..rows.num_rows() {
                     found = true;
                     let letter = LetterId { partition: range.partition, offset: base + row as u64 };
-                    if has(&rows, row, order.code.as_deref(), order.rule.as_deref()) {
+                    // Of letters not asked for by name only the open ones are meant.
+                    let meant = order.exact || self.statuses.of(letter) == LetterStatus::Open;
+                    if meant && has(&rows, row, order.code.as_deref(), order.rule.as_deref()) {
                         self.decide(id, order.action, letter, &rows, row, &mut chunk);
                     }
                     if chunk.said.len() >= LETTERS_PER_COMMIT {

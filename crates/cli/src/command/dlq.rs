@@ -12,6 +12,8 @@ use crate::failure::Failure;
 use crate::target::{Target, TargetArgs};
 use crate::terminal::{Align, Out, Table, confirm, count};
 
+/// The code of letters that broke rules, which are told by the rules' names.
+const CHECK: &str = "check";
 /// How many letters are shown unless more are asked for.
 const SHOWN: u64 = 50;
 
@@ -55,7 +57,7 @@ enum Command {
 /// Which letters of a service.
 #[derive(Debug, Clone, clap::Args)]
 struct Which {
-    /// Only letters with this code (rule, cast, overflow, key-null, …)
+    /// Only letters with this code (check, cast, overflow, key-null, …)
     #[arg(long)]
     code: Option<String>,
     /// Only letters that broke this rule
@@ -208,7 +210,7 @@ async fn overview(target: &TargetArgs, out: &mut Out) -> Result<Exit, Failure> {
         );
     }
     for service in &status.services {
-        let codes = service.dead_letters_by_code.iter().filter(|(code, _)| *code != "rule");
+        let codes = service.dead_letters_by_code.iter().filter(|(code, _)| *code != CHECK);
         let why = codes.chain(&service.broken_rules).map(|(code, n)| format!("{code} {}", count(*n)));
         table.row(vec![service.name.clone(), count(service.dead_letters), why.collect::<Vec<_>>().join(", ")]);
         data.insert(

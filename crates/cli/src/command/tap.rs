@@ -30,7 +30,7 @@ pub(crate) struct Args {
     #[arg(short = 'n', long, value_name = "N")]
     limit: Option<u64>,
     /// Only events for which this SQL predicate is true
-    #[arg(short, long = "where", value_name = "SQL")]
+    #[arg(short = 'w', long = "where", value_name = "SQL")]
     filter: Option<String>,
     /// Stay and show what comes
     #[arg(short, long)]

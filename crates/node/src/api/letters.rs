@@ -71,7 +71,7 @@ pub struct Letter {
     pub state: LetterState,
     /// When it was written.
     pub at: String,
-    /// Why, for programs: `rule`, `overflow`, `key-null`, `json`, …
+    /// Why, for programs: `check`, `overflow`, `key-null`, `json`, …
     pub code: String,
     /// Why, for people.
     pub reason: String,

@@ -140,7 +140,7 @@ pub struct ServiceStatus {
     pub outputs: Vec<TopicCount>,
     /// Dead letters written since the node started.
     pub dead_letters: u64,
-    /// The same, by code (`rule`, `overflow`, …).
+    /// The same, by code (`check`, `overflow`, …).
     #[serde(default)]
     pub dead_letters_by_code: BTreeMap<String, u64>,
     /// How often each rule of `check` was broken; an event may break several.

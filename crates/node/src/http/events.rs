@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use super::{Refused, handlers};
 use crate::Node;
 use crate::api::{ApiError, EventLine, EventsQuery, From as Begin, codes};
-use crate::diagnostic::did_you_mean;
+use crate::diagnostic::names_known;
 use crate::runtime::{api_time, log_error};
 
 /// How many events wait for a slow caller; the readers wait then.
@@ -187,8 +187,8 @@ fn events_of(
 }
 
 fn unknown(log: &dyn Log, name: &str) -> ApiError {
-    let known: Vec<String> = log.topics().into_iter().map(|t| t.spec.name.to_string()).collect();
-    let help = did_you_mean(name, known.iter().map(String::as_str));
-    let help = help.unwrap_or_else(|| format!("there are {}", known.join(", ")));
+    let topics = log.topics();
+    let known = topics.iter().map(|t| t.spec.name.as_str()).filter(|n| !super::handlers::internal(n));
+    let help = names_known(name, "topics", known);
     ApiError::new(codes::TOPIC_UNKNOWN, format!("there is no topic `{name}`")).help(help)
 }

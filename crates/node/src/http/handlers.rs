@@ -87,12 +87,11 @@ async fn topic(log: &dyn Log, pipeline: &Pipeline, info: TopicInfo) -> Result<To
     }
     let planned = pipeline.topics.get(&spec.name);
     let name = spec.name.to_string();
-    let own = [".dlq.commands", ".dlq.status", ".replay", ".idempotency"];
     let names = |names: Option<&Vec<millstream_service::event::Name>>| -> Vec<String> {
         names.into_iter().flatten().map(ToString::to_string).collect()
     };
     Ok(Topic {
-        internal: own.iter().any(|suffix| name.ends_with(suffix)),
+        internal: internal(name.as_str()),
         key: spec.key,
         event_time: planned.and_then(|t| t.event_time.as_ref()).map(|t| t.column.clone()),
         columns: spec
@@ -116,6 +115,11 @@ async fn topic(log: &dyn Log, pipeline: &Pipeline, info: TopicInfo) -> Result<To
         partitions,
         name,
     })
+}
+
+/// Whether the system keeps this topic for itself.
+pub(super) fn internal(name: &str) -> bool {
+    [".dlq.commands", ".dlq.status", ".replay", ".idempotency"].iter().any(|suffix| name.ends_with(suffix))
 }
 
 fn retention(retention: &Retention) -> String {

@@ -23,7 +23,7 @@ use millstream_service::{Handle, Runner};
 use parking_lot::Mutex;
 
 use crate::api::{ApiError, DrainSummary, Phase, Status, codes};
-use crate::diagnostic::did_you_mean;
+use crate::diagnostic::names_known;
 pub(crate) use change::{diff, wrong};
 pub(crate) use parts::Parts;
 pub(crate) use status::{api_time, disk_use, log_state};
@@ -135,8 +135,7 @@ impl Node {
         }
         let names: Vec<&str> = handles.iter().map(|h| h.name().as_str()).collect();
         let error = ApiError::new(codes::SERVICE_UNKNOWN, format!("there is no service `{name}`"));
-        let known = format!("there are {}", names.join(", "));
-        Err(error.help(did_you_mean(name, names.iter().copied()).unwrap_or(known)))
+        Err(error.help(names_known(name, "services, sources and sinks", names)))
     }
 }
 

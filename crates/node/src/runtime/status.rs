@@ -288,7 +288,7 @@ fn service_status(found: &millstream_service::Status, rates: &Rates) -> ServiceS
         outputs: outputs.map(|(topic, events)| TopicCount { topic: topic.to_string(), events: *events }).collect(),
         dead_letters: counts.dead_letters_total(),
         dead_letters_by_code: counts.dead_letters.clone(),
-        broken_rules: BTreeMap::new(),
+        broken_rules: counts.broken_rules.clone(),
         dropped: counts.dropped_by_check + dropped,
         restarts: counts.restarts,
         commits: counts.commits,

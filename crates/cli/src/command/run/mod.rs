@@ -205,9 +205,10 @@ fn banner(node: &Node, loaded: &Loaded, path: &Path, style: Style) -> Vec<String
     next.extend(topic.map(|t| (format!("millstream tap {t} --follow{at}"), "watch events")));
     next.push((format!("millstream services{at}"), "rates, lag, latency; pause, resume, scale"));
     next.extend(refuses.map(|(s, _)| (format!("millstream dlq list {}{at}", s.value), "what was refused, and why")));
+    let wide = next.iter().map(|(command, _)| command.len()).max().unwrap_or(0);
     for (i, (command, what)) in next.iter().enumerate() {
         let head = if i == 0 { "  try      " } else { "           " };
-        lines.push(format!("{head}{:<44} {}", command, style.dim(what)));
+        lines.push(format!("{head}{command:<wide$}  {}", style.dim(what)));
     }
     lines
 }

@@ -43,8 +43,8 @@ pub(crate) fn lines(summary: &DrainSummary, style: Style) -> Vec<String> {
         Table::new(&[("DEAD LETTERS OF", Align::Left), ("RULE OR CODE", Align::Left), ("EVENTS", Align::Right)])
             .indent(2);
     for s in &status.services {
-        // A broken rule is named; the code `rule` would only say that one was.
-        let codes = s.dead_letters_by_code.iter().filter(|(code, _)| *code != "rule" || s.broken_rules.is_empty());
+        // A broken rule is named; the code `check` would only say that one was.
+        let codes = s.dead_letters_by_code.iter().filter(|(code, _)| *code != "check" || s.broken_rules.is_empty());
         for (code, n) in s.broken_rules.iter().chain(codes).filter(|(_, n)| **n > 0) {
             table.row(vec![s.name.clone(), code.clone(), count(*n)]);
         }
