@@ -70,7 +70,7 @@ impl<'de> Deserialize<'de> for LetterId {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Select {
-    /// These; empty: all that are there now.
+    /// These; empty: all that are there now, and for a replay or discard only those that are open.
     pub ids: Vec<LetterId>,
     /// Of these only those with this code.
     pub code: Option<String>,
