@@ -12,6 +12,8 @@
 //!
 //! `error` has a stable `code` and a `reason`.
 
+use std::sync::Arc;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -21,6 +23,8 @@ use serde_json::{Value, json};
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) body: Value,
+    /// The decision's event as it is written elsewhere: not parsed again, so that its decimals keep their digits.
+    pub(crate) decision: Option<Arc<str>>,
     /// Given again for an `Idempotency-Key`.
     pub(crate) again: bool,
 }
@@ -62,9 +66,24 @@ impl IntoResponse for Fault {
     }
 }
 
+impl Answer {
+    /// The body, with the decision first.
+    fn text(&self) -> String {
+        let mut text = self.body.to_string();
+        if let Some(event) = &self.decision
+            && text.starts_with('{')
+        {
+            let comma = if text.len() > 2 { "," } else { "" };
+            text.insert_str(1, &format!("\"decision\":{event}{comma}"));
+        }
+        text
+    }
+}
+
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
-        let mut response = (self.status, axum::Json(self.body)).into_response();
+        let json = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+        let mut response = (self.status, json, self.text()).into_response();
         if self.again {
             response.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
         }
@@ -114,5 +133,5 @@ pub(crate) fn answer(topic: &str, fates: &[Fate]) -> Answer {
             object.insert("error".to_owned(), first);
         }
     }
-    Answer { status, body, again: false }
+    Answer { status, body, decision: None, again: false }
 }

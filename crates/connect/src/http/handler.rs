@@ -116,7 +116,7 @@ async fn decided(shared: &Shared, watch: &mut Watch, mut answer: Answer, came: I
         if let (Some(body), Some(events)) = (body.as_object_mut(), answer.body.get("events")) {
             body.insert("events".to_owned(), events.clone());
         }
-        return Answer { status: decision.status, body, again: false };
+        return Answer { status: decision.status, body, decision: decision.event, again: false };
     }
     answer.status = StatusCode::ACCEPTED;
     if let (Some(place), Some(body)) = (place, answer.body.as_object_mut()) {
@@ -135,10 +135,10 @@ fn place(answer: &Answer) -> Option<String> {
 
 async fn status(State(shared): State<Arc<Shared>>, Path(place): Path<String>) -> Response {
     match shared.replies.as_ref().and_then(|replies| replies.status(&place)) {
-        Some(Some(decision)) => Answer { status: decision.status, body: decision.body, again: false }.into_response(),
+        Some(Some(decision)) => decision.answer().into_response(),
         Some(None) => {
             let body = json!({"status": format!("{}/status/{place}", shared.settings.path)});
-            Answer { status: StatusCode::ACCEPTED, body, again: false }.into_response()
+            Answer { status: StatusCode::ACCEPTED, body, decision: None, again: false }.into_response()
         }
         None => {
             let reason = "no status is kept for this event: it was answered at once, or too long ago";

@@ -251,6 +251,7 @@ fn parse(stored: &str) -> Answer {
     Answer {
         status: status.unwrap_or(StatusCode::OK),
         body: value.get("body").cloned().unwrap_or_default(),
+        decision: None,
         again: false,
     }
 }

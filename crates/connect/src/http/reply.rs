@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Reply;
-use super::answer::error;
+use super::answer::{Answer, error};
 use crate::encode::user_schema;
 use crate::event::{Batch, Name, TopicPartition, json};
 use crate::service::ConnectError;
@@ -35,6 +35,14 @@ pub(crate) const KEPT_MAX: usize = 100_000;
 pub(crate) struct Decision {
     pub(crate) status: StatusCode,
     pub(crate) body: Value,
+    /// The event that decides, as JSON.
+    pub(crate) event: Option<Arc<str>>,
+}
+
+impl Decision {
+    pub(crate) fn answer(self) -> Answer {
+        Answer { status: self.status, body: self.body, decision: self.event, again: false }
+    }
 }
 
 type Watched = watch::Receiver<Option<Decision>>;
@@ -220,8 +228,8 @@ fn decision(topic: &Name, batch: &Batch, row: usize) -> Decision {
     let event = user_schema(&batch.rows.schema())
         .ok()
         .and_then(|schema| json::Encoder::new(&schema, json::Decimals::default()).encode_row(&batch.rows, row).ok())
-        .and_then(|text| serde_json::from_str::<Value>(&text).ok());
-    Decision { status: StatusCode::OK, body: json!({"topic": topic.as_str(), "decision": event}) }
+        .map(Arc::from);
+    Decision { status: StatusCode::OK, body: json!({"topic": topic.as_str()}), event }
 }
 
 fn letter(topic: &Name, batch: &Batch, row: usize) -> Decision {
@@ -237,7 +245,7 @@ fn letter(topic: &Name, batch: &Batch, row: usize) -> Decision {
         "service": cell("service"),
         "dead_letter": topic.as_str(),
     });
-    Decision { status: StatusCode::UNPROCESSABLE_ENTITY, body }
+    Decision { status: StatusCode::UNPROCESSABLE_ENTITY, body, event: None }
 }
 
 /// The value of a string or an integer column as text.
