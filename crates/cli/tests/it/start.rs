@@ -25,12 +25,14 @@ fn a_taken_log_names_who_holds_it() {
 }
 
 #[test]
-fn a_taken_port_says_so_and_how_to_take_another() {
+fn a_taken_port_names_who_holds_it_and_how_to_take_another() {
     let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = held.local_addr().unwrap().port().to_string();
     let dir = Dir::new(10, true);
     let ran = dir.run(&["run", "--listen", &format!("127.0.0.1:{port}")]).exits(1);
-    assert!(ran.stderr().contains(&port) && ran.stderr().contains("--listen"), "{}", ran.stderr());
+    let said = ran.stderr();
+    let holder = format!("in use by process {}", std::process::id());
+    assert!(said.contains(&port) && said.contains("--listen") && said.contains(&holder), "{said}");
 }
 
 #[test]

@@ -60,6 +60,8 @@ impl Drop for FileLookup {
 async fn keep(name: Name, settings: Settings, schema: Arc<LookupSchema>, publisher: LookupPublisher) {
     let mut tried: Option<Fingerprint> = None;
     let mut loaded = false;
+    // What was said last: the same reason is no news however often it is met.
+    let mut said = String::new();
     loop {
         let now = Fingerprint::of(&settings.path);
         let changed = now.is_none() || now != tried;
@@ -72,10 +74,14 @@ async fn keep(name: Name, settings: Settings, schema: Arc<LookupSchema>, publish
                     tracing::info!(lookup = %name, rows = table.len(), "lookup loaded");
                     publisher.publish(Arc::new(table));
                     loaded = true;
+                    said.clear();
                 }
                 Err(reason) => {
-                    tracing::warn!(lookup = %name, reason, kept = loaded, "lookup not loaded");
                     publisher.failed(&reason);
+                    if said != reason {
+                        tracing::warn!(lookup = %name, reason, kept = loaded, "lookup not loaded");
+                        said = reason;
+                    }
                 }
             }
             // Noted as it was before reading: a change meanwhile is seen at the next look.

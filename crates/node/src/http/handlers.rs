@@ -11,8 +11,7 @@ use axum::response::{IntoResponse, Response};
 use millstream_service::dead_letters::{Answer, LetterId, LetterStatus, LetterView, Select};
 use millstream_service::event::{Offset, TopicPartition};
 use millstream_service::log::{Log, Retention, TopicInfo};
-use millstream_service::{Injected, Kind};
-
+use millstream_service::{Injected, Kind, State as Standing};
 use serde_json::value::RawValue;
 
 use super::Refused;
@@ -24,6 +23,11 @@ use crate::api::{
 };
 use crate::plan::Pipeline;
 use crate::runtime::{log_error, log_state, service_error};
+
+/// How long an order may take to show before its caller is answered all the same.
+const ORDER_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
+/// How often that is looked at.
+const ORDER_LOOK: std::time::Duration = std::time::Duration::from_millis(5);
 
 type Answered<T> = Result<Json<T>, Refused>;
 
@@ -147,18 +151,28 @@ async fn answer(node: &Node, handle: &millstream_service::Handle, changed: bool)
     Ok(Json(ServiceAnswer { changed, service }))
 }
 
+/// Waits until an order has taken effect, as long as a caller may be kept waiting: tasks stop at commit boundaries.
+async fn settled(handle: &millstream_service::Handle, done: impl Fn(&Standing) -> bool) {
+    let until = tokio::time::Instant::now() + ORDER_WITHIN;
+    while !done(&handle.state()) && tokio::time::Instant::now() < until {
+        tokio::time::sleep(ORDER_LOOK).await;
+    }
+}
+
 pub(super) async fn pause(State(node): State<Node>, Path(name): Path<String>) -> Answered<ServiceAnswer> {
     let handle = node.handle(&name)?;
     let before = handle.state();
     handle.pause();
-    answer(&node, &handle, before != millstream_service::State::Paused).await
+    settled(&handle, |state| !matches!(state, Standing::Running | Standing::Starting)).await;
+    answer(&node, &handle, before != Standing::Paused).await
 }
 
 pub(super) async fn resume(State(node): State<Node>, Path(name): Path<String>) -> Answered<ServiceAnswer> {
     let handle = node.handle(&name)?;
     let before = handle.state();
     handle.resume();
-    answer(&node, &handle, before != millstream_service::State::Running).await
+    settled(&handle, |state| *state != Standing::Paused).await;
+    answer(&node, &handle, before != Standing::Running).await
 }
 
 pub(super) async fn scale(

@@ -1,6 +1,7 @@
 //! `run`: starts the pipeline and stays with it.
 
 mod fresh;
+mod holder;
 mod live;
 mod plain;
 mod report;
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
-use millstream_node::api::DrainSummary;
+use millstream_node::api::{ApiError, DrainSummary};
 use millstream_node::config::{Config, Loaded, Sync};
 use millstream_node::{Node, NodeOptions};
 
@@ -96,7 +97,7 @@ pub(crate) async fn run(args: Args, out: &mut Out) -> Result<Exit, Failure> {
         report.say(&format!("{FAULTS_ENV}=1: faults may be injected over HTTP; for proofs, never in production"))?;
     }
     let options = NodeOptions { drain: args.drain, inject_faults };
-    let node = Node::start(&loaded, pipeline, options).await?;
+    let node = Node::start(&loaded, pipeline, options).await.map_err(|error| name_holder(error, &loaded))?;
     let note = Note { pid: std::process::id(), address: node.address().to_string() };
     let note = note.leave(&data_dir(&loaded))?;
     for line in banner(&node, &loaded, &args.path, Style::stderr()) {
@@ -157,6 +158,16 @@ async fn stay(node: &Node, args: &Args, report: &Report, signals: &mut Signals) 
     }
 }
 
+/// Says who holds a port that is taken.
+fn name_holder(mut error: ApiError, loaded: &Loaded) -> Failure {
+    let holder = || holder::of_port(loaded.config.server.listen.port());
+    if let Some((pid, program)) = (error.code == "port-taken").then(holder).flatten() {
+        error.message = format!("{} is in use by process {pid} ({program})", loaded.config.server.listen);
+        error.help = Some("stop it, or choose another address with --listen".into());
+    }
+    error.into()
+}
+
 fn override_settings(args: &Args, loaded: &mut Loaded) {
     if let Some(listen) = args.listen {
         loaded.config.server.listen = listen;
@@ -174,7 +185,7 @@ fn say_summary(summary: &DrainSummary, args: &Args, prints_data: bool, out: &mut
     if out.json {
         return out.value(summary);
     }
-    let lines = summary::lines(summary, if prints_data { Style::stderr() } else { out.style });
+    let lines = summary::lines(summary, args.drain, if prints_data { Style::stderr() } else { out.style });
     // Where events go to standard output, a table between them would spoil them.
     if prints_data {
         lines.iter().for_each(|line| eprintln!("{line}"));

@@ -42,7 +42,11 @@ impl Screen {
     }
 
     /// Leaves the last lines where they are and gives the terminal back.
-    pub(crate) fn close(self) {}
+    pub(crate) fn close(self) {
+        let mut err = io::stderr().lock();
+        // The terminal itself has written `^C` where the cursor stands.
+        drop(err.write_all(b"\r\x1b[K"));
+    }
 
     fn write(&mut self, before: &str, lines: Vec<String>, columns: usize) -> io::Result<()> {
         let up = rows_of(&self.drawn, self.columns, columns);

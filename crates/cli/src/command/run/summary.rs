@@ -4,8 +4,8 @@ use millstream_node::api::DrainSummary;
 
 use crate::terminal::{Align, Style, Table, bytes, count, duration, rate};
 
-/// The lines of the summary.
-pub(crate) fn lines(summary: &DrainSummary, style: Style) -> Vec<String> {
+/// The lines of the summary. `drain`: whether the run was to end by itself.
+pub(crate) fn lines(summary: &DrainSummary, drain: bool, style: Style) -> Vec<String> {
     let total = &summary.total;
     let status = &summary.status;
     let mut lines = Vec::new();
@@ -64,7 +64,11 @@ pub(crate) fn lines(summary: &DrainSummary, style: Style) -> Vec<String> {
     section(table, &mut lines, style);
 
     let per = |n: u64, s: f64| if s > 0.0 { n as f64 / s } else { 0.0 };
-    let outcome = if summary.complete { style.good("all processed") } else { style.warn("stopped before the end") };
+    let outcome = match (summary.complete, drain) {
+        (true, _) => style.good("all processed"),
+        (false, true) => style.warn("stopped before the end"),
+        (false, false) => "stopped, the next run goes on from here".to_owned(),
+    };
     lines.push(format!(
         "{}: {outcome}: {} events in, {} out, {} dead letters",
         style.bold(&status.pipeline),
