@@ -63,6 +63,11 @@ impl Client {
         matches!(tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(&self.address)).await, Ok(Ok(_)))
     }
 
+    /// Whether a path answers with success.
+    pub(crate) async fn answers(&self, path: &str) -> Result<bool, Failure> {
+        Ok(self.send(Method::GET, path, Bytes::new()).await?.status().is_success())
+    }
+
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         let response = self.send(Method::GET, path, Bytes::new()).await?;
         self.whole(response).await

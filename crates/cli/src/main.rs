@@ -3,6 +3,7 @@
 //! One file for each command under `command/`: its arguments, what it asks of the node, and how the answer looks.
 //! Data goes to standard output and everything else to standard error; a reader that goes away is no failure.
 
+mod bench;
 mod client;
 mod command;
 mod exit;

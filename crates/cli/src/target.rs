@@ -103,7 +103,8 @@ pub(crate) struct Note {
 }
 
 impl Note {
-    fn read(dir: &Path) -> Option<Self> {
+    /// What the node of a data directory left, or one before it.
+    pub(crate) fn read(dir: &Path) -> Option<Self> {
         serde_json::from_slice(&std::fs::read(dir.join(NOTE)).ok()?).ok()
     }
 

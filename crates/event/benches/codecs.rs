@@ -111,27 +111,25 @@ fn arrow_ipc_itself(label: &str, rows: &arrow_array::RecordBatch) {
     });
 }
 
-/// Runs `work`, which handles `events` events, for half a second and prints the CPU time of each.
+/// How much CPU time each measurement takes, where the system tells it.
+const CPU_NS: f64 = 3e8;
+
+/// Runs `work`, which handles `events` events, and prints the CPU time of each: the mean, because the system brings its
+/// count of a running thread up to date only every few milliseconds.
 fn measure<T>(label: &str, events: usize, mut work: impl FnMut() -> T) {
-    let (mut rounds, mut per_event) = (1usize, f64::MAX);
-    let mut spent = 0.0;
-    while spent < 0.5 {
-        let start = (cpu_ns(), Instant::now());
-        for _ in 0..rounds {
+    let (began, from) = (Instant::now(), cpu_ns());
+    let (mut rounds, mut ns) = (0, 0.0);
+    while ns < CPU_NS {
+        for _ in 0..16 {
             black_box(work());
         }
-        let ns = match (start.0, cpu_ns()) {
-            (Some(from), Some(to)) => (to - from) as f64,
-            _ => start.1.elapsed().as_nanos() as f64,
+        rounds += 16;
+        ns = match (from, cpu_ns()) {
+            (Some(from), Some(to)) => to.saturating_sub(from) as f64,
+            _ => began.elapsed().as_nanos() as f64,
         };
-        // The best of several runs: the others share the machine with someone.
-        if ns > 1e6 {
-            per_event = per_event.min(ns / (rounds * events) as f64);
-            spent += ns / 1e9;
-        } else {
-            rounds *= 2;
-        }
     }
+    let per_event = ns / (rounds * events) as f64;
     println!("{label:<34} {per_event:>9.1} ns {:>8.2} M/s", 1e3 / per_event);
 }
 

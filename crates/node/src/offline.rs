@@ -184,6 +184,7 @@ async fn stopped_status(log: &EmbeddedLog, loaded: &Loaded, pipeline: &Pipeline)
             commits: 0,
             commit_latency: None,
             busy: 0.0,
+            busy_s: 0.0,
         });
     }
     let mut sinks = Vec::new();
@@ -200,6 +201,7 @@ async fn stopped_status(log: &EmbeddedLog, loaded: &Loaded, pipeline: &Pipeline)
             lag: inputs.iter().map(|i| i.lag).sum(),
             inputs,
             restarts: 0,
+            busy_s: 0.0,
         });
     }
     let source = |s: &crate::plan::Source| SourceStatus {
@@ -214,6 +216,7 @@ async fn stopped_status(log: &EmbeddedLog, loaded: &Loaded, pipeline: &Pipeline)
         refused: 0,
         refused_by_code: Default::default(),
         restarts: 0,
+        busy_s: 0.0,
     };
     Ok(Status {
         pipeline: pipeline.name.to_string(),

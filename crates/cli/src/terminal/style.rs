@@ -24,7 +24,7 @@ impl Style {
         self.colours
     }
 
-    #[cfg(test)]
+    /// For files.
     pub(crate) fn plain() -> Self {
         Self { colours: false }
     }

@@ -157,6 +157,9 @@ pub struct ServiceStatus {
     pub commit_latency: Option<Latency>,
     /// The share of the last few seconds spent computing, in tasks (1.0 is one core).
     pub busy: f64,
+    /// Seconds spent working since the node started, summed over its tasks; waiting is not in it.
+    #[serde(default)]
+    pub busy_s: f64,
 }
 
 /// One source.
@@ -186,6 +189,9 @@ pub struct SourceStatus {
     pub refused_by_code: BTreeMap<String, u64>,
     /// How often it has been started again after a failure.
     pub restarts: u64,
+    /// Seconds spent working since the node started, summed over its tasks; waiting is not in it.
+    #[serde(default)]
+    pub busy_s: f64,
 }
 
 /// One sink.
@@ -214,6 +220,9 @@ pub struct SinkStatus {
     pub inputs: Vec<InputLag>,
     /// How often it has been started again after a failure.
     pub restarts: u64,
+    /// Seconds spent working since the node started, summed over its tasks; waiting is not in it.
+    #[serde(default)]
+    pub busy_s: f64,
 }
 
 /// One lookup.

@@ -3,6 +3,7 @@
 mod decode;
 mod files;
 mod outside;
+mod plain;
 mod read;
 mod read_flow;
 mod read_source;
@@ -16,6 +17,7 @@ mod yaml;
 use std::path::{Path, PathBuf};
 
 pub use files::{Disk, Files, Sent};
+pub use plain::plain;
 pub use read::format_of;
 pub use settings::*;
 pub use source_text::{Pos, SourceText, SourceTexts, Span, Spanned};

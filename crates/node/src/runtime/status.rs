@@ -74,6 +74,10 @@ impl Samples {
     }
 }
 
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
+
 /// The bound, in milliseconds, below which this share lies.
 fn quantile(buckets: &[u64], share: f64) -> Option<f64> {
     let total: u64 = buckets.iter().sum();
@@ -178,6 +182,7 @@ impl Inner {
                 refused: counts.dead_letters_total(),
                 refused_by_code: counts.dead_letters.clone(),
                 restarts: counts.restarts,
+                busy_s: seconds(counts.busy_ns),
             })
         };
         let sink = |s: &crate::plan::Sink| {
@@ -195,6 +200,7 @@ impl Inner {
                 lag: found.lag,
                 inputs: by_topic(&found.inputs),
                 restarts: found.counts.restarts,
+                busy_s: seconds(found.counts.busy_ns),
             })
         };
         let service = |s: &crate::plan::Service| {
@@ -294,5 +300,6 @@ fn service_status(found: &millstream_service::Status, rates: &Rates) -> ServiceS
         commits: counts.commits,
         commit_latency: rates.latency,
         busy: rates.busy,
+        busy_s: seconds(counts.busy_ns),
     }
 }
