@@ -87,10 +87,11 @@ pub(super) async fn run(args: &Args) -> Result<Report, Failure> {
 fn line(args: &Args, services: u32, file: &Path) -> Value {
     let steps: Map<String, Value> = (0..services)
         .map(|i| {
-            let mut step = json!({"from": format!("hop{i}"), "to": format!("hop{}", i + 1)});
-            if args.sql {
-                step["sql"] = json!(format!("SELECT * FROM hop{i}"));
-            }
+            let (from, to) = (format!("hop{i}"), format!("hop{}", i + 1));
+            let step = match args.sql {
+                true => json!({"sql": format!("SELECT * FROM {from}"), "from": from, "to": to}),
+                false => json!({"from": from, "to": to}),
+            };
             (format!("pass{}", i + 1), step)
         })
         .collect();

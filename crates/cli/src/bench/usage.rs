@@ -69,7 +69,7 @@ fn watch(process: &Path, stop: &AtomicBool) -> Usage {
     while !stop.load(Ordering::Relaxed) {
         usage.rss_peak_bytes = usage.rss_peak_bytes.max(rss_peak(process).unwrap_or(0));
         // Threads are many; five looks a second at them are enough.
-        if looks % 10 == 0 {
+        if looks.is_multiple_of(10) {
             look_at_threads(process, &mut threads);
         }
         looks += 1;
