@@ -20,6 +20,7 @@ const GOAL_PER_CPU_S: f64 = 300_000.0;
 const GOAL_RSS_BYTES: u64 = 400_000_000;
 
 #[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
 pub(super) struct Args {
     /// The pipeline: a directory with pipeline.yaml, or a file
     #[arg(value_name = "DIR", default_value = ".")]

@@ -208,7 +208,9 @@ fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
 
 fn last_segment(dir: &std::path::Path) -> std::path::PathBuf {
     let mut all: Vec<_> = std::fs::read_dir(dir.join("journal")).unwrap().map(|e| e.unwrap().path()).collect();
-    all.retain(|path| path.extension().is_some_and(|e| e == "seg"));
+    // The next segment may have been made already; it is empty until it is used.
+    let used = |path: &std::path::PathBuf| std::fs::metadata(path).is_ok_and(|m| m.len() > 0);
+    all.retain(|path| path.extension().is_some_and(|e| e == "seg") && used(path));
     all.sort();
     all.pop().unwrap()
 }
