@@ -1,7 +1,7 @@
 //! The `stdin` source: events from the process's standard input.
 //!
 //! **At most once across a crash.** A pipe cannot be read again: what was read and not yet committed when the process is
-//! killed is lost, and nothing is read twice. While the process lives nothing is lost: a part that could not be committed
+//! killed is lost, and nothing is read twice. While its task lives nothing is lost: a part that could not be committed
 //! is held by the runner and tried again. For exactly once write to a file and read that.
 
 use std::io::{Read, stdin};

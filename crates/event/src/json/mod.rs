@@ -2,8 +2,8 @@
 //!
 //! The reader is our own instead of serde_json because of four promises that serde_json without features that slow
 //! it down cannot keep: a double is the nearest to its text, a decimal and an integer come from their digits and
-//! never pass through a double, a `json` column keeps its text, and a skipped value's nesting is bounded. It is also
-//! faster: text is copied once, from the line into the column. A property test holds it against serde_json.
+//! never pass through a double, a `json` column keeps its text, and a skipped value's nesting is bounded. Text is
+//! copied once, from the line into the column. A property test holds it against serde_json.
 
 mod decode;
 mod encode;
