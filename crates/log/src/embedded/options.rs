@@ -76,7 +76,7 @@ impl Options {
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
-            segment_bytes: 256 << 20,
+            segment_bytes: 32 << 20,
             settled_file_bytes: 256 << 20,
             sync: SyncMode::Group,
             tail_cache_bytes: 64 << 20,

@@ -67,7 +67,7 @@ pub struct EmbeddedSettings {
     /// The directory, relative to this file. Default `data`.
     #[schemars(default)]
     pub dir: PathBuf,
-    /// The size of a journal segment, e.g. `256MiB`.
+    /// The size of a journal segment. Default `32MiB`.
     #[schemars(with = "Option<String>")]
     pub segment: Option<u64>,
     /// When a commit counts as durable.
