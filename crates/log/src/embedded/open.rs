@@ -5,6 +5,7 @@
 //! is on the disk; the old segment is cut there.
 
 use std::hash::{BuildHasher as _, Hasher as _};
+use std::path::Path;
 use std::sync::Arc;
 
 use millstream_event::Offset;
@@ -21,7 +22,7 @@ use super::settled_file::SettledFile;
 use super::stage::Stage;
 use super::walk::{FrameAt, GroupAt, io_error};
 use super::writer::Writer;
-use crate::vfs::{Lock, LockError, OpenOptions};
+use crate::vfs::{Lock, LockError, OpenOptions, Vfs};
 use crate::{Epoch, Error};
 
 /// How much is copied at once.
@@ -39,12 +40,25 @@ pub(super) struct Opened {
 /// Locks the log's directory, which is made where it does not exist.
 pub(super) fn lock(options: &Options, layout: &Layout) -> Result<Box<dyn Lock>, Error> {
     let vfs = options.vfs.as_ref();
-    vfs.create_dir_all(&layout.dir).map_err(io_error("making", &layout.dir))?;
+    make_dir(vfs, &layout.dir)?;
     match vfs.lock(&layout.lock()) {
         Ok(lock) => Ok(lock),
         Err(LockError::Held { pid }) => Err(Error::Locked { dir: layout.dir.clone(), pid }),
         Err(LockError::Io(e)) => Err(io_error("locking", &layout.lock())(e)),
     }
+}
+
+/// Makes a directory durably, with those above it that do not exist either.
+fn make_dir(vfs: &dyn Vfs, dir: &Path) -> Result<(), Error> {
+    let missing = |dir: &&Path| matches!(vfs.list(dir), Err(e) if e.kind() == std::io::ErrorKind::NotFound);
+    let named = dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty());
+    let new: Vec<&Path> = named.take_while(missing).collect();
+    vfs.create_dir_all(dir).map_err(io_error("making", dir))?;
+    for dir in new {
+        let above = dir.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        vfs.sync_dir(above).map_err(io_error("syncing", above))?;
+    }
+    Ok(())
 }
 
 /// Reads a log, making an empty one where there is none.
@@ -66,6 +80,8 @@ fn make(options: &Options, layout: &Layout) -> Result<Checkpoint, Error> {
     for dir in [layout.journal(), layout.topics()] {
         vfs.create_dir_all(&dir).map_err(io_error("making", &dir))?;
     }
+    // A checkpoint says that there is a log, so the log's directories must be there whenever it is.
+    vfs.sync_dir(&layout.dir).map_err(io_error("syncing", &layout.dir))?;
     let journal = layout.journal();
     let entries = vfs.list(&journal).map_err(io_error("reading", &journal))?;
     if entries.iter().any(|entry| super::layout::segment_id(&entry.name).is_some()) {

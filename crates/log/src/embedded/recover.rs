@@ -1,8 +1,9 @@
 //! What a log's files say: the checkpoint, then the journal's tail. Only reads; `open` carries out what follows.
 //!
-//! A segment's groups end where the next segment's first group takes over, so that what an opening has cut off, or has
-//! written again, can never come back. In the last segment the first bad group is the end (a torn tail), *unless* a
-//! later group says that it was durable: then it is damage, and so is any bad group of a segment that has a successor.
+//! A segment's groups end where the first group of any later segment takes over, so that what an opening has cut off, or
+//! has written again, can never come back, in whichever order that opening's cuts and removals reach the disk. In the
+//! last segment the first bad group is the end (a torn tail), *unless* a later group says that it was durable: then it
+//! is damage, and so is any bad group of a segment that has a successor.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -94,7 +95,8 @@ pub(super) fn recover(
     let mut segments = Vec::new();
     while !live.is_empty() {
         let mut one = live.remove(0);
-        let limit = live.iter().find_map(|later| later.first);
+        // The least, not the nearest: the nearest may be torn and itself written again by one further on.
+        let limit = live.iter().filter_map(|later| later.first).min();
         let sealed = live.iter().any(|later| later.content);
         let groups = walk.segment(&mut one.walker, limit, sealed)?;
         let Walker { file, path, .. } = one.walker;
@@ -138,11 +140,12 @@ struct Walk {
 }
 
 impl Walk {
-    /// The groups of a segment that count; `limit` is where its successor takes over.
+    /// The groups of a segment that count; `limit` is where a later segment takes over.
     fn segment(&mut self, walker: &mut Walker, limit: Option<u64>, sealed: bool) -> Result<Vec<GroupAt>, Error> {
         let mut groups: Vec<GroupAt> = Vec::new();
         let mut at = 0;
         while limit.is_none_or(|limit| self.seq + 1 < limit) {
+            let mut strange = false;
             let what = match walker.group(at)? {
                 Found::Group(group) => match self.follows(&group) {
                     Ok(()) => {
@@ -154,12 +157,16 @@ impl Walk {
                         groups.push(group);
                         continue;
                     }
-                    Err(what) => what,
+                    Err(what) => {
+                        // A segment is begun behind groups that are on the disk: no torn write explains this.
+                        strange = at == 0;
+                        what
+                    }
                 },
                 Found::Bad(what) => what,
             };
             let told = if sealed { None } else { walker.scan_durable_through(at)? };
-            if sealed || told >= Some(self.seq + 1) {
+            if sealed || strange || told >= Some(self.seq + 1) {
                 return Err(self.corrupt(what, &walker.path, at));
             }
             break;

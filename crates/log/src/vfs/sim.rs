@@ -12,7 +12,9 @@
 mod disk;
 mod faults;
 mod names;
+mod record;
 mod rng;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
@@ -25,7 +27,10 @@ use self::disk::{Content, Inode};
 pub use self::faults::{Fault, FaultKind, Op};
 use self::faults::{Faults, Verdict};
 use self::names::{Names, Node};
+use self::record::About;
+pub use self::record::Record;
 pub use self::rng::Rng;
+use self::turns::Turns;
 use super::{DirEntry, File, Lock, LockError, OpenOptions, Vfs};
 
 /// A file system in memory. Cheap to clone: clones share.
@@ -42,6 +47,8 @@ struct Sim {
     capacity: Option<u64>,
     /// From then on every call fails, so that nothing changes any more.
     power_off: bool,
+    record: Record,
+    turns: Option<Turns>,
 }
 
 impl SimVfs {
@@ -85,6 +92,21 @@ impl SimVfs {
     /// Lets a call fail.
     pub fn fail(&self, fault: Fault) {
         self.0.lock().faults.add(fault);
+    }
+
+    /// From now on threads are held up before their calls as the seed says, so that rare turns are taken often.
+    pub fn hold_up(&self, seed: u64) {
+        self.0.lock().turns = Some(Turns::new(seed));
+    }
+
+    /// What was asked of this disk since it was made, newest last; an image of a crash begins anew.
+    pub fn record(&self) -> Record {
+        self.0.lock().record.clone()
+    }
+
+    /// Adds what a test saw to the record.
+    pub fn remark(&self, text: impl Into<String>) {
+        self.0.lock().record.remark(text.into());
     }
 
     /// Takes all faults back.
@@ -155,10 +177,14 @@ impl SimVfs {
         sim.names.sync_all();
     }
 
-    fn begin(&self, op: Op) -> io::Result<(parking_lot::MutexGuard<'_, Sim>, Verdict)> {
+    fn begin(&self, op: Op, about: About<'_>) -> io::Result<(parking_lot::MutexGuard<'_, Sim>, Verdict)> {
         let mut sim = self.0.lock();
-        let verdict = sim.begin(op)?;
-        Ok((sim, verdict))
+        if let Some(pause) = sim.turns.as_mut().and_then(Turns::next) {
+            parking_lot::MutexGuard::unlocked(&mut sim, || pause.take());
+        }
+        let verdict = sim.begin(op);
+        sim.record.call(op, about, verdict.is_ok());
+        Ok((sim, verdict?))
     }
 }
 
@@ -215,6 +241,8 @@ impl Sim {
 #[derive(Debug)]
 struct SimFile {
     vfs: SimVfs,
+    /// Its name when it was opened.
+    path: PathBuf,
     inode: Inode,
     write: bool,
 }
@@ -242,6 +270,10 @@ impl SimFile {
         sim.inodes.get_mut(&self.inode).map(work).ok_or_else(gone)
     }
 
+    fn begin(&self, op: Op, at: u64, len: usize) -> io::Result<(parking_lot::MutexGuard<'_, Sim>, Verdict)> {
+        self.vfs.begin(op, About { at, len: len as u64, ..About::name(&self.path) })
+    }
+
     fn writable(&self) -> io::Result<()> {
         if self.write { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
     }
@@ -249,14 +281,14 @@ impl SimFile {
 
 impl File for SimFile {
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
-        let (mut sim, _) = self.vfs.begin(Op::Read)?;
+        let (mut sim, _) = self.begin(Op::Read, offset, into.len())?;
         self.with(&mut sim, |content| content.read(into, offset))
     }
 
     fn write_vectored_at(&self, from: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
         self.writable()?;
         let bytes = from.iter().flat_map(|slice| slice.iter().copied()).collect::<Vec<u8>>();
-        let (mut sim, verdict) = self.vfs.begin(Op::Write)?;
+        let (mut sim, verdict) = self.begin(Op::Write, offset, bytes.len())?;
         let fits = sim.room(self.inode, offset + bytes.len() as u64).saturating_sub(offset);
         let mut taken = bytes.len().min(usize::try_from(fits).unwrap_or(usize::MAX));
         if matches!(verdict, Verdict::Part) {
@@ -271,7 +303,7 @@ impl File for SimFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let (mut sim, verdict) = self.vfs.begin(Op::Sync)?;
+        let (mut sim, verdict) = self.begin(Op::Sync, 0, 0)?;
         if let Verdict::LoseAndRefuse(seed) = verdict {
             self.with(&mut sim, |content| content.failed_sync(&mut Rng::new(seed)))?;
             return Err(io::Error::other("input/output error"));
@@ -281,7 +313,7 @@ impl File for SimFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.writable()?;
-        let (mut sim, _) = self.vfs.begin(Op::SetLen)?;
+        let (mut sim, _) = self.begin(Op::SetLen, len, 0)?;
         if sim.room(self.inode, len) < len {
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -289,14 +321,14 @@ impl File for SimFile {
     }
 
     fn len(&self) -> io::Result<u64> {
-        let (mut sim, _) = self.vfs.begin(Op::Stat)?;
+        let (mut sim, _) = self.begin(Op::Stat, 0, 0)?;
         self.with(&mut sim, |content| content.len())
     }
 }
 
 impl Vfs for SimVfs {
     fn open(&self, path: &Path, options: OpenOptions) -> io::Result<Arc<dyn File>> {
-        let (mut sim, _) = self.begin(Op::Open)?;
+        let (mut sim, _) = self.begin(Op::Open, About::name(path))?;
         let inode = match sim.names.get(path) {
             Some(Node::Dir) => return Err(io::ErrorKind::IsADirectory.into()),
             Some(Node::File(_)) if options.create_new => return Err(io::ErrorKind::AlreadyExists.into()),
@@ -314,32 +346,32 @@ impl Vfs for SimVfs {
         {
             content.set_len(0);
         }
-        Ok(Arc::new(SimFile { vfs: self.clone(), inode, write: options.write }))
+        Ok(Arc::new(SimFile { vfs: self.clone(), path: path.to_owned(), inode, write: options.write }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let (mut sim, _) = self.begin(Op::Rename)?;
+        let (mut sim, _) = self.begin(Op::Rename, About { to: Some(to), ..About::name(from) })?;
         sim.names.need_parent(to)?;
         sim.names.rename(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let (mut sim, _) = self.begin(Op::Remove)?;
+        let (mut sim, _) = self.begin(Op::Remove, About::name(path))?;
         sim.names.remove(path)
     }
 
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        let (mut sim, _) = self.begin(Op::CreateDir)?;
+        let (mut sim, _) = self.begin(Op::CreateDir, About::name(dir))?;
         sim.names.create_dir_all(dir)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
-        let (sim, _) = self.begin(Op::List)?;
+        let (sim, _) = self.begin(Op::List, About::name(dir))?;
         sim.names.list(dir)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let (mut sim, verdict) = self.begin(Op::SyncDir)?;
+        let (mut sim, verdict) = self.begin(Op::SyncDir, About::name(dir))?;
         if let Verdict::LoseAndRefuse(_) = verdict {
             return Err(io::Error::other("input/output error"));
         }
@@ -347,7 +379,7 @@ impl Vfs for SimVfs {
     }
 
     fn lock(&self, path: &Path) -> Result<Box<dyn Lock>, LockError> {
-        let (mut sim, _) = self.begin(Op::Lock).map_err(LockError::Io)?;
+        let (mut sim, _) = self.begin(Op::Lock, About::name(path)).map_err(LockError::Io)?;
         if !sim.locks.insert(path.to_owned()) {
             return Err(LockError::Held { pid: std::process::id() });
         }
@@ -358,8 +390,8 @@ impl Vfs for SimVfs {
         Ok(Box::new(SimLock { vfs: self.clone(), path: path.to_owned() }))
     }
 
-    fn free_space(&self, _dir: &Path) -> io::Result<u64> {
-        let (sim, _) = self.begin(Op::FreeSpace)?;
+    fn free_space(&self, dir: &Path) -> io::Result<u64> {
+        let (sim, _) = self.begin(Op::FreeSpace, About::name(dir))?;
         Ok(sim.capacity.map_or(1 << 40, |capacity| capacity.saturating_sub(sim.used())))
     }
 }

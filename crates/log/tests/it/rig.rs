@@ -20,6 +20,9 @@ use millstream_log::{
 /// Where the log is on the simulated disk.
 pub(crate) const DIR: &str = "/log";
 
+/// How many threads share the work: far more than there are processors, because most of the time is spent waiting.
+const THREADS: usize = 16;
+
 /// The partitions that the workload writes.
 pub(crate) const PLACES: [(&str, u32); 3] = [("a", 0), ("a", 1), ("b", 0)];
 
@@ -81,6 +84,22 @@ pub(crate) struct Witness {
     pub(crate) after_stop: u64,
     /// What the log said when it refused, if it did.
     pub(crate) refusals: Vec<String>,
+    /// The disk in whose record what is seen is noted.
+    remarks: Option<SimVfs>,
+}
+
+impl Witness {
+    /// One that notes what it sees in the record of this disk.
+    pub(crate) fn of(vfs: &SimVfs) -> Self {
+        Self { remarks: Some(vfs.clone()), ..Self::default() }
+    }
+
+    fn promised(&mut self, task: u32, to: u64) -> Option<u64> {
+        if let Some(vfs) = &self.remarks {
+            vfs.remark(format!("task {task}: step {to} is acknowledged"));
+        }
+        self.acknowledged.insert(task, to)
+    }
 }
 
 /// The numbers that step `step` of task `task` appends to place `place`. Some steps leave places out, some all.
@@ -139,7 +158,7 @@ pub(crate) async fn work(log: &Arc<dyn Log>, plan: Plan, witness: &mut Witness) 
         }
         for (to, pending) in worker.waiting.drain(..) {
             if let Outcome::Committed(_) = pending.await {
-                witness.acknowledged.insert(worker.task.id.partition.0, to);
+                witness.promised(worker.task.id.partition.0, to);
             }
         }
     }
@@ -185,7 +204,7 @@ async fn answer(log: &Arc<dyn Log>, worker: &mut Worker, witness: &mut Witness) 
     let task = worker.task.id.partition.0;
     match pending.await {
         Outcome::Committed(_) => {
-            let before = witness.acknowledged.insert(task, to).unwrap_or(0);
+            let before = witness.promised(task, to).unwrap_or(0);
             assert!(before < to, "acknowledged out of order");
             true
         }
@@ -289,11 +308,11 @@ pub(crate) async fn check_once(vfs: &SimVfs, plan: Plan, witness: &Witness) -> R
     judge(plan, witness, &found)
 }
 
-/// Does `work` for each number below `count`, on several threads: most of the time is spent waiting.
+/// Does `work` for each number below `count`, on several threads.
 pub(crate) fn in_parallel(count: u64, work: impl Fn(u64) + Sync) {
     let next = std::sync::atomic::AtomicU64::new(0);
     std::thread::scope(|scope| {
-        for _ in 0..6 {
+        for _ in 0..THREADS {
             scope.spawn(|| {
                 loop {
                     let i = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -312,16 +331,18 @@ pub(crate) async fn check(vfs: &SimVfs, plan: Plan, witness: &Witness) -> Result
     let log = open(vfs).map_err(|error| format!("opening: {error}"))?;
     let found = find(&log, plan.tasks).await.map_err(|error| format!("reading: {error}"))?;
     judge(plan, witness, &found)?;
+    vfs.remark("all promised was there; working on");
     let more = Plan { steps: found.positions.values().max().copied().unwrap_or(0) + 3, ..plan };
-    let mut again = Witness::default();
+    let mut again = Witness::of(vfs);
     work(&log, more, &mut again).await;
     if let Some(refusal) = again.refusals.first() {
         return Err(format!("working on: {refusal}"));
     }
     log.close().await.map_err(|error| format!("closing: {error}"))?;
     drop(log);
+    vfs.remark("closed; opening again");
     let log = open(vfs).map_err(|error| format!("opening after closing: {error}"))?;
     let found = find(&log, plan.tasks).await.map_err(|error| format!("reading after closing: {error}"))?;
-    judge(plan, witness, &found)?;
-    judge(more, &again, &found)
+    judge(plan, witness, &found).map_err(|wrong| format!("after closing: {wrong}"))?;
+    judge(more, &again, &found).map_err(|wrong| format!("of what came after the cut, after closing: {wrong}"))
 }

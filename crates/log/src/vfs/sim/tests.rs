@@ -99,3 +99,26 @@ fn the_chosen_call_fails_and_no_other() {
     assert!(file.sync_data().is_err() && vfs.open(&dir.join("x"), OpenOptions::READ).is_err());
     assert!(vfs.after_power_off(3).unwrap().files().len() <= 1);
 }
+
+#[test]
+fn the_record_has_calls_and_remarks_in_order() {
+    let (vfs, dir) = dir();
+    let file = vfs.open(&dir.join("x"), OpenOptions::CREATE).unwrap();
+    vfs.remark("written next");
+    vfs.power_off_after(1);
+    file.write_all_at(b"abc", 7).unwrap();
+    assert!(vfs.rename(&dir.join("x"), &dir.join("y")).is_err());
+    let record = vfs.record().to_string();
+    let ends = ["Rename /log/x to /log/y at 0, 0 bytes, refused", "Write /log/x at 7, 3 bytes", "-- written next"];
+    assert_eq!(record.lines().count(), 4, "{record}");
+    assert!(record.lines().rev().zip(ends).all(|(line, end)| line.ends_with(end)), "{record}");
+}
+
+#[test]
+fn a_disk_that_holds_threads_up_does_the_same_work() {
+    let (vfs, dir) = dir();
+    vfs.hold_up(5);
+    let file = vfs.open(&dir.join("x"), OpenOptions::CREATE).unwrap();
+    (0..200).for_each(|at| file.write_all_at(&[7], at).unwrap());
+    assert_eq!(vfs.content(&dir.join("x")).unwrap(), [7; 200]);
+}
