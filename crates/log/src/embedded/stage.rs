@@ -163,8 +163,12 @@ impl Stage {
         state.failed = state.failed.max(Some(task.epoch));
     }
 
-    /// Something to wait for until all that was admitted for a task is settled; `None` where it is already.
+    /// Something to wait for until all that was admitted for a task is settled; `None` where it is already, or where it
+    /// never will be because the log has stopped.
     pub(super) fn wait_settled(&mut self, task: &TaskId) -> Option<oneshot::Receiver<()>> {
+        if self.stopped.is_some() {
+            return None;
+        }
         let state = self.tasks.get_mut(task).filter(|state| state.settled < state.admitted)?;
         let (sender, receiver) = oneshot::channel();
         state.waiters.push((state.admitted, sender));
@@ -256,5 +260,31 @@ fn text(position: Option<&Position>) -> String {
         None => "the start".to_owned(),
         Some(Position::Offset(offset)) => format!("offset {offset}"),
         Some(Position::Opaque(bytes)) => format!("a source's position of {} bytes", bytes.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_event::Offset;
+
+    use super::*;
+    use crate::Class;
+
+    fn commit(task: &TaskId, from: Option<u64>, to: u64) -> Frame {
+        let at = |offset| Position::Offset(Offset(offset));
+        let consumed = vec![(Name::new("in").unwrap(), from.map(at), at(to))];
+        let (epoch, class, appends) = (Epoch(1), Class::Processing, Vec::new());
+        Frame::of_content(Content::Commit(CommitHead { task: task.clone(), epoch, class, consumed, appends })).unwrap()
+    }
+
+    #[test]
+    fn nobody_waits_for_what_a_stopped_log_will_never_settle() {
+        let task = TaskId::new(Name::new("s").unwrap(), 0);
+        let mut stage = Stage::default();
+        assert!(matches!(stage.admit(Ok(commit(&task, None, 1)), true), Admission::Yes(_)));
+        let before = stage.wait_settled(&task);
+        assert_eq!(stage.stop("the disk is gone").len(), 1);
+        assert!(before.unwrap().try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Closed));
+        assert!(stage.wait_settled(&task).is_none());
     }
 }

@@ -62,7 +62,8 @@ impl Record {
             self.lines.pop_front();
             self.dropped += 1;
         }
-        let thread = std::thread::current().name().unwrap_or("test").to_owned();
+        let thread = std::thread::current();
+        let thread = thread.name().filter(|name| name.starts_with("log-")).unwrap_or("test").to_owned();
         self.lines.push_back(Line { thread, what });
     }
 }

@@ -110,7 +110,7 @@ fn the_record_has_calls_and_remarks_in_order() {
     assert!(vfs.rename(&dir.join("x"), &dir.join("y")).is_err());
     let record = vfs.record().to_string();
     let ends = ["Rename /log/x to /log/y at 0, 0 bytes, refused", "Write /log/x at 7, 3 bytes", "-- written next"];
-    assert_eq!(record.lines().count(), 4, "{record}");
+    assert_eq!(record.lines().count(), 5, "{record}");
     assert!(record.lines().rev().zip(ends).all(|(line, end)| line.ends_with(end)), "{record}");
 }
 
