@@ -1,27 +1,40 @@
 //! The `stdin` source: events from the process's standard input.
 //!
-//! **At most once across a crash.** A pipe cannot be read again: what was read and not yet committed when the process is
-//! killed is lost, and nothing is read twice. While its task lives nothing is lost: a part that could not be committed
-//! is held by the runner and tried again. For exactly once write to a file and read that.
+//! **At most once across the process's end.** A pipe cannot be read again: what was read and not yet committed when the
+//! process is killed is lost, and nothing is read twice. Within the process's life it is exactly once: the stream is cut
+//! into numbered parts, a part is kept until its number is committed, and a task that starts again is handed every part
+//! behind the committed one. For exactly once across a crash write to a file and read that.
 
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{Read, stdin};
+use std::sync::Arc;
 
+use arrow_array::RecordBatch;
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedMutexGuard, mpsc};
 
 use crate::decode::{Decode, EVENT_BYTES_MAX, Format, refused, refused_event, too_long};
 use crate::event::{PartitionId, Schema, Unknown};
 use crate::service::log::Position;
-use crate::service::{ConnectError, Intake, Source, SourceRead, SourceTask};
+use crate::service::{ConnectError, Intake, RefusedEvent, Source, SourceRead, SourceTask};
 
 /// How many bytes are decoded together at most; fewer where fewer are there.
 const PART_BYTES: usize = 256 * 1024;
 /// The name in the places of refused events.
 const NAME: &str = "stdin";
 
-type Handed = Result<SourceRead, ConnectError>;
+/// What the reading thread hands over; it closes the channel at the end of the stream.
+type Handed = Result<Part, ConnectError>;
+
+/// Events that are committed together.
+struct Part {
+    rows: RecordBatch,
+    refused: Vec<RefusedEvent>,
+}
 
 /// Reads standard input; only one source of a process can.
 pub struct StdinSource {
@@ -29,7 +42,8 @@ pub struct StdinSource {
     unknown: Unknown,
     schema: Schema,
     input: Mutex<Option<Box<dyn Read + Send>>>,
-    handed: std::sync::Arc<tokio::sync::Mutex<Option<mpsc::Receiver<Handed>>>>,
+    /// Outlives the tasks, of which one has it at a time.
+    kept: Arc<tokio::sync::Mutex<Kept>>,
 }
 
 impl StdinSource {
@@ -40,8 +54,14 @@ impl StdinSource {
 
     /// A source of any stream that cannot be read again.
     pub fn reading(input: Box<dyn Read + Send>, format: Format, unknown: Unknown, schema: Schema) -> Self {
-        Self { format, unknown, schema, input: Mutex::new(Some(input)), handed: Default::default() }
+        let kept = Kept { stream: stream_id(), handed: None, parts: VecDeque::new(), first: 1 };
+        Self { format, unknown, schema, input: Mutex::new(Some(input)), kept: Arc::new(tokio::sync::Mutex::new(kept)) }
     }
+}
+
+/// An id that no other stream has. `RandomState` has fresh random keys for each call.
+fn stream_id() -> String {
+    format!("{:016x}", RandomState::new().build_hasher().finish())
 }
 
 impl Source for StdinSource {
@@ -52,10 +72,10 @@ impl Source for StdinSource {
     fn open(
         &self,
         _task: PartitionId,
-        _position: Option<Position>,
+        position: Option<Position>,
     ) -> BoxFuture<'_, Result<Box<dyn SourceTask>, ConnectError>> {
         async move {
-            // The thread outlives a task that is opened again: what it has read is not lost.
+            let mut kept = Arc::clone(&self.kept).lock_owned().await;
             let input = self.input.lock().take();
             if let Some(input) = input {
                 let (out, handed) = mpsc::channel(1);
@@ -63,33 +83,85 @@ impl Source for StdinSource {
                 std::thread::Builder::new()
                     .name("source-stdin".to_owned())
                     .spawn(move || {
-                        let end = Stream { input, buffer: Vec::new(), lines: 0, ended: false, out: &out }
-                            .run(format, unknown, &schema)
-                            .map(|()| SourceRead::Finished);
-                        // An error here means that nobody listens any more.
-                        drop(out.blocking_send(end));
+                        let stream = Stream { input, buffer: Vec::new(), lines: 0, ended: false, out: &out };
+                        if let Err(error) = stream.run(format, unknown, &schema) {
+                            // An error here means that nobody listens any more.
+                            drop(out.blocking_send(Err(error)));
+                        }
                     })
                     .map_err(|e| ConnectError::permanent(format!("starting a thread to read standard input: {e}")))?;
-                *self.handed.lock().await = Some(handed);
+                kept.handed = Some(handed);
             }
-            Ok(Box::new(StdinTask { handed: self.handed.clone() }) as Box<dyn SourceTask>)
+            if let Some(position) = &position {
+                kept.commit(position);
+            }
+            Ok(Box::new(StdinTask { kept, next: 0 }) as Box<dyn SourceTask>)
         }
         .boxed()
     }
 }
 
+/// The stream between its reading thread and the log.
+struct Kept {
+    /// Tells this stream's positions from those of earlier processes.
+    stream: String,
+    handed: Option<mpsc::Receiver<Handed>>,
+    /// What was handed out and is not known to be committed, oldest first. At most as many as commits may be on their way.
+    parts: VecDeque<Part>,
+    /// The number of the first of them.
+    first: u64,
+}
+
+impl Kept {
+    /// Forgets what is committed; answers how many parts that were.
+    fn commit(&mut self, position: &Position) -> usize {
+        let Position::Opaque(bytes) = position else { return 0 };
+        let text = std::str::from_utf8(bytes).unwrap_or_default();
+        let number = text.split_once(':').filter(|(stream, _)| *stream == self.stream);
+        let Some(number) = number.and_then(|(_, number)| number.parse::<u64>().ok()) else { return 0 };
+        let done = usize::try_from((number + 1).saturating_sub(self.first)).unwrap_or(0).min(self.parts.len());
+        self.parts.drain(..done);
+        self.first += done as u64;
+        done
+    }
+
+    /// A part to be committed, by its place among those kept.
+    fn intake(&self, place: usize) -> Option<SourceRead> {
+        let part = self.parts.get(place)?;
+        let position = format!("{}:{}", self.stream, self.first + place as u64);
+        Some(SourceRead::Intake(Box::new(Intake {
+            rows: part.rows.clone(),
+            refused: part.refused.clone(),
+            position: Some(Position::Opaque(Bytes::from(position))),
+            extra: Vec::new(),
+            receipt: None,
+        })))
+    }
+}
+
 struct StdinTask {
-    handed: std::sync::Arc<tokio::sync::Mutex<Option<mpsc::Receiver<Handed>>>>,
+    kept: OwnedMutexGuard<Kept>,
+    /// The place of the part that is handed out next, among those kept.
+    next: usize,
 }
 
 impl SourceTask for StdinTask {
     fn next(&mut self) -> BoxFuture<'_, Result<SourceRead, ConnectError>> {
         async move {
-            let mut handed = self.handed.lock().await;
-            let Some(receiver) = handed.as_mut() else { return Ok(SourceRead::Finished) };
-            receiver.recv().await.unwrap_or(Ok(SourceRead::Finished))
+            if self.next >= self.kept.parts.len() {
+                let Some(handed) = self.kept.handed.as_mut() else { return Ok(SourceRead::Finished) };
+                let Some(part) = handed.recv().await else { return Ok(SourceRead::Finished) };
+                self.kept.parts.push_back(part?);
+            }
+            let place = self.next;
+            self.next += 1;
+            Ok(self.kept.intake(place).unwrap_or(SourceRead::Finished))
         }
         .boxed()
+    }
+
+    fn committed(&mut self, position: &Position) {
+        self.next = self.next.saturating_sub(self.kept.commit(position));
     }
 }
 
@@ -110,8 +182,7 @@ impl Stream<'_> {
             if consumed > 0 {
                 let refused = refused(NAME, self.lines, &self.buffer, &decoded.refused);
                 self.drop_front(consumed);
-                if !self.send(Intake { rows: decoded.rows, refused, position: None, extra: Vec::new(), receipt: None })
-                {
+                if !self.send(Part { rows: decoded.rows, refused }) {
                     return Ok(());
                 }
             } else if self.buffer.len() >= EVENT_BYTES_MAX && !self.skip(&decode)? {
@@ -166,8 +237,8 @@ impl Stream<'_> {
         self.buffer.drain(..bytes);
     }
 
-    fn send(&self, intake: Intake) -> bool {
-        self.out.blocking_send(Ok(SourceRead::Intake(Box::new(intake)))).is_ok()
+    fn send(&self, part: Part) -> bool {
+        self.out.blocking_send(Ok(part)).is_ok()
     }
 
     /// Refuses an event that is too long and drops it up to its line end.
@@ -182,7 +253,6 @@ impl Stream<'_> {
             self.buffer.clear();
             self.fill()?;
         }
-        let rows = decode.empty();
-        Ok(self.send(Intake { rows, refused: vec![refused], position: None, extra: Vec::new(), receipt: None }))
+        Ok(self.send(Part { rows: decode.empty(), refused: vec![refused] }))
     }
 }

@@ -59,11 +59,13 @@ struct Instance {
 }
 
 impl Component {
+    /// Starts it. `paused`: nothing is read before [`Component::resume`].
     pub(crate) async fn start(
         parts: Parts,
         log: Arc<dyn Log>,
         options: Options,
         progress: Arc<Notify>,
+        paused: bool,
     ) -> Result<Arc<Self>, Error> {
         let instances = parts.instances;
         let component = Arc::new(Self {
@@ -72,7 +74,7 @@ impl Component {
             clock: Arc::clone(&options.clock),
             options,
             meters: Arc::default(),
-            mode: watch::Sender::new(Mode::default()),
+            mode: watch::Sender::new(Mode { paused, ..Mode::default() }),
             progress,
             injected: Arc::default(),
             stopped: AtomicBool::new(false),
@@ -80,7 +82,10 @@ impl Component {
             instances: tokio::sync::Mutex::default(),
             instance_count: AtomicU32::new(0),
         });
-        component.scale(instances).await?;
+        if let Err(error) = component.scale(instances).await {
+            component.stop(Leave::Boundary).await;
+            return Err(error);
+        }
         Ok(component)
     }
 
@@ -94,6 +99,14 @@ impl Component {
 
     pub(crate) fn kind(&self) -> Kind {
         self.parts.kind
+    }
+
+    pub(crate) fn instances(&self) -> u32 {
+        self.instance_count.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn paused(&self) -> bool {
+        self.mode.borrow().paused
     }
 
     pub(crate) fn pause(&self) {
@@ -229,13 +242,19 @@ impl Component {
         tasks.len() as u32 == self.parts.tasks && tasks.values().all(|(_, t)| t.state() == State::Finished)
     }
 
+    /// Whether every task has an owner and has opened what it works with, or has found that it cannot.
+    pub(crate) fn opened(&self) -> bool {
+        let tasks = self.tasks.lock();
+        tasks.len() as u32 == self.parts.tasks && tasks.values().all(|(_, t)| t.state() != State::Starting)
+    }
+
     pub(crate) fn state(&self) -> State {
         if self.stopped.load(Ordering::Acquire) {
             return State::Stopped;
         }
         let tasks = self.tasks.lock();
         let worst = tasks.values().map(|(_, task)| task.state()).max();
-        let paused = self.mode.borrow().paused;
+        let paused = self.paused();
         match worst {
             Some(State::Failed { reason }) => State::Failed { reason },
             Some(State::Finished) => State::Finished,
@@ -277,7 +296,7 @@ impl Component {
             kind: self.kind(),
             version: self.version().to_owned(),
             state: self.state(),
-            instances: self.instance_count.load(Ordering::Acquire),
+            instances: self.instances(),
             tasks,
             lag: inputs.iter().map(|i| i.lag).sum(),
             inputs,

@@ -28,6 +28,20 @@ pub(crate) enum Leave {
     Now,
 }
 
+/// What a task is asked to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Work,
+    /// Finish what is on its way, and wait.
+    Pause,
+    /// Finish what is on its way, and end; `finish`: complete what was written.
+    Leave {
+        finish: bool,
+    },
+    /// End at once.
+    Drop,
+}
+
 /// A task's ears.
 #[derive(Debug, Clone)]
 pub(crate) struct Control {
@@ -46,6 +60,17 @@ impl Control {
             return Leave::Now;
         }
         *self.leave.borrow()
+    }
+
+    /// What to do now. Leaving goes before a pause.
+    pub(crate) fn asked(&self) -> Asked {
+        match self.leave() {
+            Leave::Now => Asked::Drop,
+            Leave::Boundary => Asked::Leave { finish: false },
+            Leave::Finish => Asked::Leave { finish: true },
+            Leave::Stay if self.paused() => Asked::Pause,
+            Leave::Stay => Asked::Work,
+        }
     }
 
     pub(crate) fn leaving(&self) -> bool {

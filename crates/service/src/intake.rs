@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::Error;
-use crate::control::Leave;
+use crate::control::Asked;
 use crate::dead_letter::Topics;
 use crate::def::SourceDef;
 use crate::flight::{Flight, commit_of, judge};
@@ -155,22 +155,15 @@ impl<'a> Running<'a> {
 
     async fn run(&mut self) -> Result<End, Fault> {
         loop {
-            match self.context.control.leave() {
-                Leave::Stay => {}
-                Leave::Now => return Ok(End::Left),
-                Leave::Boundary | Leave::Finish => {
+            match self.context.control.asked() {
+                Asked::Work => {}
+                Asked::Pause => {
                     self.settle().await?;
-                    return Ok(End::Left);
+                    self.context.pause().await;
+                    continue;
                 }
-            }
-            if self.context.control.paused() {
-                self.settle().await?;
-                self.context.shared.set(State::Paused);
-                self.context.control.changed().await;
-                if !self.context.control.paused() {
-                    self.context.shared.set(State::Running);
-                }
-                continue;
+                Asked::Leave { .. } => return self.settle().await.map(|()| End::Left),
+                Asked::Drop => return Ok(End::Left),
             }
             self.context.meet_injected_fault();
             let Some(source) = self.source.as_mut() else { return Ok(End::Left) };
@@ -215,6 +208,9 @@ impl<'a> Running<'a> {
                 self.context.shared.set(State::Running);
                 if let Some(last) = note.commit.consumed.last() {
                     self.committed = Some(last.to.clone());
+                    if let Some(source) = &mut self.source {
+                        source.committed(&last.to);
+                    }
                 }
                 durable(note, &committed);
                 Ok(())

@@ -27,6 +27,7 @@ struct Slot {
     table: Option<Arc<LookupTable>>,
     fault: Option<Arc<str>>,
     loads: u64,
+    loaded_at_us: Option<i64>,
 }
 
 /// How a lookup stands.
@@ -38,6 +39,8 @@ pub struct LookupStatus {
     pub rows: Option<u64>,
     /// How often a table was published.
     pub loads: u64,
+    /// When the table that is there was published, in microseconds since 1970.
+    pub loaded_at_us: Option<i64>,
     /// Why the last load failed, where it did.
     pub fault: Option<String>,
 }
@@ -49,12 +52,13 @@ impl LookupPublisher {
         (Self { sender }, LookupHandle { name, slot })
     }
 
-    /// Swaps the table; the services' next batches see it.
-    pub fn publish(&self, table: Arc<LookupTable>) {
+    /// Swaps the table, read at this time (microseconds since 1970); the services' next batches see it.
+    pub fn publish(&self, table: Arc<LookupTable>, at_us: i64) {
         self.sender.send_modify(|slot| {
             slot.table = Some(table);
             slot.fault = None;
             slot.loads += 1;
+            slot.loaded_at_us = Some(at_us);
         });
     }
 
@@ -75,6 +79,17 @@ impl LookupHandle {
         self.slot.borrow().table.clone()
     }
 
+    /// Waits until a table is there, or loading one has failed, with its reason.
+    pub async fn tried(&self) -> Result<(), String> {
+        let mut slot = self.slot.clone();
+        let tried = slot.wait_for(|slot| slot.table.is_some() || slot.fault.is_some()).await;
+        let tried = tried.map_err(|_| "nobody loads it".to_owned())?;
+        match (&tried.table, &tried.fault) {
+            (None, Some(fault)) => Err(fault.to_string()),
+            _ => Ok(()),
+        }
+    }
+
     /// How it stands.
     pub fn status(&self) -> LookupStatus {
         let slot = self.slot.borrow();
@@ -82,6 +97,7 @@ impl LookupHandle {
             name: self.name.clone(),
             rows: slot.table.as_ref().map(|t| t.len() as u64),
             loads: slot.loads,
+            loaded_at_us: slot.loaded_at_us,
             fault: slot.fault.as_deref().map(str::to_owned),
         }
     }

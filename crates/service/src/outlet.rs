@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use millstream_event::{Name, NameError};
 use millstream_log::{Consumed, Outcome, Position, TopicInfo};
 
-use crate::control::Leave;
+use crate::control::Asked;
 use crate::def::{BATCH_ROWS_DEFAULT, SinkDef};
 use crate::error::ConnectError;
 use crate::flight::{commit_of, judge};
@@ -93,19 +93,15 @@ impl<'a> Running<'a> {
 
     async fn run(mut self) -> Result<End, Fault> {
         loop {
-            match self.context.control.leave() {
-                Leave::Stay => {}
-                Leave::Now => return Ok(End::Left),
-                leave => {
-                    self.save(leave == Leave::Finish).await?;
-                    return Ok(End::Left);
+            match self.context.control.asked() {
+                Asked::Work => {}
+                Asked::Pause => {
+                    self.save(false).await?;
+                    self.context.pause().await;
+                    continue;
                 }
-            }
-            if self.context.control.paused() {
-                self.save(false).await?;
-                self.context.shared.set(State::Paused);
-                self.context.control.changed().await;
-                continue;
+                Asked::Leave { finish } => return self.save(finish).await.map(|()| End::Left),
+                Asked::Drop => return Ok(End::Left),
             }
             self.context.shared.set(State::Running);
             self.context.meet_injected_fault();

@@ -159,12 +159,22 @@ impl Runner {
 
     async fn start(&self, parts: Parts, replayer: Option<Parts>) -> Result<Handle, Error> {
         let name = parts.name.clone();
-        let start =
-            |parts| Component::start(parts, Arc::clone(&self.log), self.options.clone(), Arc::clone(&self.progress));
-        let component = start(parts).await?;
+        let start = |parts, paused| {
+            Component::start(parts, Arc::clone(&self.log), self.options.clone(), Arc::clone(&self.progress), paused)
+        };
+        // Who paused it meant whatever has this name.
+        let paused = self.handle(&name).is_some_and(|before| before.component.paused());
+        let component = start(parts, paused).await?;
         let replayer = match replayer {
-            Some(parts) => Some(start(parts).await?),
+            Some(parts) => Some(start(parts, false).await),
             None => None,
+        };
+        let replayer = match replayer.transpose() {
+            Ok(replayer) => replayer,
+            Err(error) => {
+                component.stop(Leave::Boundary).await;
+                return Err(error);
+            }
         };
         let handle = Handle { component, replayer };
         self.handles.lock().insert(name, handle.clone());
@@ -242,7 +252,7 @@ impl Runner {
     }
 
     /// Stops everything at commit boundaries: sources first, then services, then sinks. `finish`: sinks complete what
-    /// they have open, because nothing more will come.
+    /// they have open.
     pub async fn stop_all(&self, finish: bool) {
         for kind in [Kind::Source, Kind::Service, Kind::Sink] {
             let handles = self.handles().into_iter().filter(|h| h.kind() == kind);
@@ -291,6 +301,16 @@ impl Handle {
         self.component.state()
     }
 
+    /// Whether every task has opened what it works with, or has found that it cannot (see [`Handle::state`]).
+    pub fn opened(&self) -> bool {
+        self.component.opened()
+    }
+
+    /// How many instances share its tasks.
+    pub fn instances(&self) -> u32 {
+        self.component.instances()
+    }
+
     /// Whether all its tasks have finished (bounded sources) or it was stopped.
     pub fn finished(&self) -> bool {
         self.component.finished()
@@ -326,7 +346,7 @@ impl Handle {
         self.leave(Leave::Boundary).await;
     }
 
-    /// Like [`Handle::stop`], and a sink completes what it has open: for the end of a drained pipeline.
+    /// Like [`Handle::stop`], and a sink completes what it has open.
     pub async fn finish(&self) {
         self.leave(Leave::Finish).await;
     }

@@ -14,7 +14,7 @@ use millstream_flow::LookupSet;
 use millstream_log::{Append, Consumed, TopicInfo};
 
 use crate::Error;
-use crate::control::Leave;
+use crate::control::Asked;
 use crate::dead_letter::Topics;
 use crate::def::ServiceDef;
 use crate::flight::{Flight, commit_of};
@@ -126,19 +126,15 @@ impl<'a> Running<'a> {
 
     async fn run(&mut self) -> Result<End, Fault> {
         loop {
-            match self.context.control.leave() {
-                Leave::Stay => {}
-                Leave::Now => return Ok(End::Left),
-                Leave::Boundary | Leave::Finish => {
+            match self.context.control.asked() {
+                Asked::Work => {}
+                Asked::Pause => {
                     self.settle().await?;
-                    return Ok(End::Left);
+                    self.context.pause().await;
+                    continue;
                 }
-            }
-            if self.context.control.paused() {
-                self.settle().await?;
-                self.context.shared.set(State::Paused);
-                self.context.control.changed().await;
-                continue;
+                Asked::Leave { .. } => return self.settle().await.map(|()| End::Left),
+                Asked::Drop => return Ok(End::Left),
             }
             self.context.meet_injected_fault();
             let lookups = match self.lookups.snapshot() {

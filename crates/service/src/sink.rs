@@ -18,6 +18,11 @@ pub trait Sink: Send + Sync + 'static {
     /// Opens the task of a partition with the state of its last commit; `None` where there was none.
     fn open(&self, task: PartitionId, state: Option<Bytes>) -> BoxFuture<'_, Result<Box<dyn SinkTask>, ConnectError>>;
 
+    /// Looks whether it could work (a directory can be made …), while another sink of its name may still be writing.
+    fn check(&self) -> BoxFuture<'_, Result<(), ConnectError>> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// How long written events may wait for their commit. Zero: each batch is committed at once.
     fn commit_every(&self) -> Duration {
         Duration::from_secs(1)

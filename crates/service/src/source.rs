@@ -52,6 +52,9 @@ pub trait SourceTask: Send {
     /// The next events; waits until there are some. Cancel safe: the future may be dropped before it is ready without
     /// losing an event.
     fn next(&mut self) -> BoxFuture<'_, Result<SourceRead, ConnectError>>;
+
+    /// Everything up to this position is committed: it will not be asked for again.
+    fn committed(&mut self, _position: &Position) {}
 }
 
 /// What a source task has.
@@ -70,7 +73,7 @@ pub struct Intake {
     pub rows: RecordBatch,
     /// Events that could not be decoded; they become dead letters in the same commit.
     pub refused: Vec<RefusedEvent>,
-    /// Where to go on after these events; `None` for sources that cannot go back (HTTP, stdin).
+    /// Where to go on after these events; `None` for sources that cannot go back at all (HTTP).
     pub position: Option<Position>,
     /// Appends to the source's own internal topics, in the same commit.
     pub extra: Vec<Append>,

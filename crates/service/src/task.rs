@@ -125,6 +125,15 @@ impl Context {
         }
     }
 
+    /// Shows that the task pauses, until something else is asked.
+    pub(crate) async fn pause(&mut self) {
+        self.shared.set(State::Paused);
+        self.control.changed().await;
+        if !self.control.paused() {
+            self.shared.set(State::Running);
+        }
+    }
+
     /// A commit of this task is durable.
     pub(crate) fn committed(&self) {
         self.shared.progressed.store(true, Ordering::Release);

@@ -1,9 +1,6 @@
 //! `apply`: changes the running pipeline to what the file says.
 
-use std::path::PathBuf;
-
 use millstream_node::api::{Applied, paths};
-use millstream_node::config::Config;
 
 use crate::command::plan;
 use crate::exit::Exit;
@@ -15,22 +12,17 @@ use crate::terminal::{Out, millis};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "`millstream plan` shows beforehand what would change. To go back, apply the old file.")]
 pub(crate) struct Args {
-    /// The changed pipeline: a directory with pipeline.yaml, or a file
-    #[arg(value_name = "PATH", default_value = ".")]
-    path: PathBuf,
-    /// The node, if it is not the one that runs this pipeline here
-    #[arg(long, value_name = "HOST:PORT")]
-    address: Option<String>,
+    #[command(flatten)]
+    changed: plan::Changed,
 }
 
 pub(crate) async fn run(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
-    let loaded = Config::load(&args.path)?;
-    millstream_node::plan(&loaded)?;
-    let Some(client) = plan::node(&loaded, args.address.as_deref()).await? else {
+    let (loaded, client) = args.changed.read().await?;
+    let Some(client) = client else {
         return Err(Failure::refused(
             "node-stopped",
             format!("pipeline `{}` is not running, so there is nothing to change", loaded.config.pipeline.value),
-            format!("`millstream run {}` starts it as the file says", shown(&args.path)),
+            format!("`millstream run {}` starts it as the file says", shown(&args.changed.path)),
         ));
     };
     let applied: Applied = client.post(paths::APPLY, &plan::text(&loaded)).await?;

@@ -13,18 +13,37 @@ use crate::terminal::{Out, Style};
 /// Show what `apply` would change; nothing is changed
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    #[command(flatten)]
+    changed: Changed,
+}
+
+/// A changed pipeline, and the node that runs it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Changed {
     /// The changed pipeline: a directory with pipeline.yaml, or a file
     #[arg(value_name = "PATH", default_value = ".")]
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     /// The node, if it is not the one that runs this pipeline here
     #[arg(long, value_name = "HOST:PORT")]
     address: Option<String>,
 }
 
+impl Changed {
+    /// The file, once nothing is wrong with it, and the node: the one named, or the one that runs this pipeline.
+    pub(crate) async fn read(&self) -> Result<(Loaded, Option<Client>), Failure> {
+        let loaded = Config::load(&self.path)?;
+        millstream_node::plan(&loaded)?;
+        let client = match &self.address {
+            Some(address) => Some(Client::new(address)?),
+            None => crate::target::running(&loaded).await?,
+        };
+        Ok((loaded, client))
+    }
+}
+
 pub(crate) async fn run(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
-    let loaded = Config::load(&args.path)?;
-    millstream_node::plan(&loaded)?;
-    let plan: Plan = match node(&loaded, args.address.as_deref()).await? {
+    let (loaded, client) = args.changed.read().await?;
+    let plan: Plan = match client {
         Some(client) => client.post(paths::PLAN, &text(&loaded)).await?,
         None => {
             eprintln!("pipeline `{}` is not running; compared with what ran last", loaded.config.pipeline.value);
@@ -33,14 +52,6 @@ pub(crate) async fn run(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
     };
     print(&plan, out)?;
     Ok(if plan.refused() { Exit::Failed } else { Exit::Done })
-}
-
-/// The node that a file is for: the one named, or the one that runs this pipeline.
-pub(crate) async fn node(loaded: &Loaded, address: Option<&str>) -> Result<Option<Client>, Failure> {
-    match address {
-        Some(address) => Ok(Some(Client::new(address)?)),
-        None => crate::target::running(loaded).await,
-    }
 }
 
 /// The file and everything it names, to be judged by the node.

@@ -101,9 +101,13 @@ async fn list(target: &TargetArgs, out: &mut Out) -> Result<Exit, Failure> {
         table.row(row(service, out.style));
     }
     out.table(&table)?;
-    for service in &status.services {
-        if let Some(reason) = &service.reason {
-            out.line(&format!("{}: {reason}", service.name))?;
+    let sources = status.sources.iter().map(|s| (&s.name, &s.reason));
+    let services = status.services.iter().map(|s| (&s.name, &s.reason));
+    let sinks = status.sinks.iter().map(|s| (&s.name, &s.reason));
+    let lookups = status.lookups.iter().map(|l| (&l.name, &l.error));
+    for (name, reason) in sources.chain(services).chain(sinks).chain(lookups) {
+        if let Some(reason) = reason {
+            out.line(&format!("{name}: {reason}"))?;
         }
     }
     Ok(Exit::Done)

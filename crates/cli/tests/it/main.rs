@@ -16,6 +16,7 @@ mod offline;
 mod pipes;
 mod running;
 mod start;
+mod stop;
 mod support;
 mod usage;
 mod written;

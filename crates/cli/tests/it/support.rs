@@ -89,7 +89,12 @@ impl Dir {
     pub(crate) fn start(&self, args: &[&str]) -> Running {
         let mut args = args.to_vec();
         args.insert(0, "run");
-        let mut child = self.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        self.start_command(self.command(&args))
+    }
+
+    /// Starts a command that runs the pipeline and waits until it listens.
+    pub(crate) fn start_command(&self, mut command: Command) -> Running {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = child.stderr.take().unwrap();
         let (send, said) = mpsc::channel();
         std::thread::spawn(move || {

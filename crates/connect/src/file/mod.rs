@@ -123,7 +123,7 @@ pub(crate) fn io_error(doing: &str, path: &Path, e: &io::Error) -> ConnectError 
     match e.kind() {
         io::ErrorKind::NotFound => ConnectError::permanent(format!("{doing} {path}: it does not exist")),
         io::ErrorKind::PermissionDenied => {
-            ConnectError::permanent(format!("{doing} {path}: permission denied; let this user read it"))
+            ConnectError::permanent(format!("{doing} {path}: permission denied for the user that runs this"))
         }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             ConnectError::temporary(format!("{doing} {path}: no space is left; it goes on when there is some"))

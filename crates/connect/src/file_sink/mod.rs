@@ -13,9 +13,12 @@
 //! length and removes `.part` files that no commit knows. A log that knows less than the directory shows (restored from a
 //! backup, say) is an error and not an overwritten file; a new log goes on behind the highest sequence it finds.
 //!
-//! `roll` closes a file at a size, or at the first commit after a time. Draining closes all. CSV files are also closed
-//! when the topic's columns change. A lock file per partition keeps a second writer out.
+//! `roll` closes a file at a size, or at the first commit after a time. Every stop in order closes all (draining, a signal,
+//! a change of the sink), so what is left with `.part` is from a crash and is gone on with. CSV files are also closed when
+//! the topic's columns change. A lock file per topic, partition and format keeps a second writer out: sinks may share a
+//! directory as long as they do not write the same files.
 
+mod lock;
 mod state;
 mod task;
 mod topic;
@@ -90,6 +93,15 @@ impl Sink for FileSink {
             let opened = tokio::task::spawn_blocking(move || task::FileTask::open(settings, task, state.as_deref()));
             let opened = opened.await.map_err(|e| ConnectError::temporary(format!("opening files: {e}")))??;
             Ok(Box::new(opened) as Box<dyn SinkTask>)
+        }
+        .boxed()
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<(), ConnectError>> {
+        let path = self.settings.path.clone();
+        async move {
+            let checked = tokio::task::spawn_blocking(move || topic::check_directory(&path));
+            checked.await.map_err(|e| ConnectError::temporary(format!("looking at the directory: {e}")))?
         }
         .boxed()
     }

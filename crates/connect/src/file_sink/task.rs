@@ -1,7 +1,6 @@
 //! One task: encodes on the compute pool, writes and syncs off it.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -12,7 +11,6 @@ use super::state::State;
 use super::topic::{Topic, make_directory};
 use crate::encode::Encode;
 use crate::event::{Batch, Name, PartitionId};
-use crate::file::io_error;
 use crate::service::{ConnectError, SinkTask};
 
 /// Encoded bytes are written out in parts of this size.
@@ -23,7 +21,7 @@ pub(crate) struct FileTask {
     partition: PartitionId,
     encoders: BTreeMap<Name, Pending>,
     /// Taken while a thread writes; gone when a write was given up on, and then the task is of no more use.
-    files: Option<Files>,
+    files: Option<Topics>,
 }
 
 /// Encoded events that are not written yet.
@@ -32,30 +30,24 @@ struct Pending {
     bytes: Vec<u8>,
 }
 
-struct Files {
-    topics: BTreeMap<Name, Topic>,
-    /// Held as long as the task lives: a second writer waits.
-    _lock: File,
-}
+type Topics = BTreeMap<Name, Topic>;
 
 impl FileTask {
     pub(crate) fn open(settings: Settings, partition: PartitionId, state: Option<&[u8]>) -> Result<Self, ConnectError> {
         let state = State::decode(state)?;
         make_directory(&settings.path)?;
-        let lock = lock(&settings, partition)?;
         let mut topics = BTreeMap::new();
         for state in state.map(|s| s.topics).unwrap_or_default() {
             let name = state.topic.clone();
             topics.insert(name.clone(), Topic::open(&settings, name, partition, Some(state))?);
         }
-        let files = Some(Files { topics, _lock: lock });
-        Ok(Self { settings, partition, encoders: BTreeMap::new(), files })
+        Ok(Self { settings, partition, encoders: BTreeMap::new(), files: Some(topics) })
     }
 
     /// Does something with the files on a thread that may wait for a disk.
     async fn with_files<T: Send + 'static>(
         &mut self,
-        work: impl FnOnce(&mut Files) -> Result<T, ConnectError> + Send + 'static,
+        work: impl FnOnce(&mut Topics) -> Result<T, ConnectError> + Send + 'static,
     ) -> Result<T, ConnectError> {
         let lost = || ConnectError::temporary("an earlier write to the files was given up on; opening them again");
         let mut files = self.files.take().ok_or_else(lost)?;
@@ -78,7 +70,7 @@ impl FileTask {
         let (settings, partition, key) = (self.settings.clone(), self.partition, name.clone());
         let room = self
             .with_files(move |files| {
-                let topic = match files.topics.entry(name.clone()) {
+                let topic = match files.entry(name.clone()) {
                     std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
                     std::collections::btree_map::Entry::Vacant(new) => {
                         new.insert(Topic::open(&settings, name, partition, None)?)
@@ -105,7 +97,7 @@ impl FileTask {
             self.flush(name, false).await?;
         }
         let state = self.with_files(move |files| {
-            let states = files.topics.values_mut().map(|topic| {
+            let states = files.values_mut().map(|topic| {
                 if close {
                     topic.close();
                 }
@@ -142,29 +134,10 @@ impl SinkTask for FileTask {
     }
 
     fn committed(&mut self) -> BoxFuture<'_, Result<(), ConnectError>> {
-        self.with_files(|files| files.topics.values_mut().try_for_each(Topic::committed)).boxed()
+        self.with_files(|files| files.values_mut().try_for_each(Topic::committed)).boxed()
     }
 
     fn finish(&mut self) -> BoxFuture<'_, Result<Option<Bytes>, ConnectError>> {
         self.flush_all(true).boxed()
-    }
-}
-
-/// Keeps a second writer of the same partition out, of this process or another.
-fn lock(settings: &Settings, partition: PartitionId) -> Result<File, ConnectError> {
-    let path = settings.path.join(format!(".{partition}.lock"));
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(|e| io_error("opening", &path, &e))?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(ConnectError::temporary(format!(
-            "{} is locked: another writer has partition {partition} of this directory; waiting for it to end",
-            path.display()
-        ))),
-        Err(e) => Err(io_error("locking", &path, &e.into())),
     }
 }

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::lock::lock;
 use super::state::TopicState;
 use super::{Roll, Settings};
 use crate::event::{Name, PartitionId};
@@ -29,6 +30,8 @@ pub(crate) struct Topic {
     naming: Vec<(u64, u64)>,
     /// Whether a file was made since the directory was synced.
     made: bool,
+    /// Held as long as the task lives: a second writer of these files waits.
+    _lock: File,
 }
 
 struct Open {
@@ -56,6 +59,7 @@ impl Topic {
         let directory = settings.path.join(name.as_str());
         make_directory(&directory)?;
         let suffix = settings.format.suffix();
+        let lock = lock(&settings.path, &name, partition, suffix)?;
         let found = find(&directory, partition, suffix)?;
         let state = match state {
             Some(state) => state,
@@ -77,6 +81,7 @@ impl Topic {
             closed: Vec::new(),
             naming: Vec::new(),
             made: false,
+            _lock: lock,
         };
         topic.restore(&state, &found)?;
         Ok(topic)
@@ -251,6 +256,15 @@ fn find(directory: &Path, partition: PartitionId, suffix: &str) -> Result<Found,
     found.parts.sort_unstable();
     found.complete.sort_unstable();
     Ok(found)
+}
+
+/// Makes the directory of a sink, and tries whether files can be made in it.
+pub(crate) fn check_directory(directory: &Path) -> Result<(), ConnectError> {
+    make_directory(directory)?;
+    let path = directory.join(format!(".{}.check", std::process::id()));
+    let fault = |e: &io::Error| io_error("making files in", directory, e);
+    File::create(&path).map_err(|e| fault(&e))?;
+    fs::remove_file(&path).map_err(|e| fault(&e))
 }
 
 /// Makes a directory and those above it, durably.

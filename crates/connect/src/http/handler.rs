@@ -50,7 +50,7 @@ async fn take(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Body)
 async fn taken(shared: &Arc<Shared>, headers: &HeaderMap, body: Body) -> Done {
     let came = Instant::now();
     if shared.draining.load(Ordering::Acquire) || shared.open.load(Ordering::Acquire) == 0 {
-        return Err(Fault::new(StatusCode::SERVICE_UNAVAILABLE, "stopped", "this source takes no events now").retry(1));
+        return Err(stopped());
     }
     let _permit = Arc::clone(&shared.requests).try_acquire_owned().map_err(|_| busy())?;
     let limits = &shared.settings.limits;
@@ -94,6 +94,11 @@ async fn taken(shared: &Arc<Shared>, headers: &HeaderMap, body: Body) -> Done {
         }
         _ => Ok(answer),
     }
+}
+
+/// The answer of a source that does not work now. Nothing happened.
+pub(super) fn stopped() -> Fault {
+    Fault::new(StatusCode::SERVICE_UNAVAILABLE, "stopped", "this source takes no events now").retry(1)
 }
 
 /// Hands a request to the task, or says why not; nothing waits here.

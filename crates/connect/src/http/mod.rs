@@ -196,6 +196,11 @@ impl HttpSource {
     pub fn drain(&self) {
         self.shared.draining.store(true, Ordering::Release);
     }
+
+    /// Takes requests again after [`HttpSource::drain`].
+    pub fn accept(&self) {
+        self.shared.draining.store(false, Ordering::Release);
+    }
 }
 
 fn check(settings: &Settings, schema: &Schema) -> Result<(), ConnectError> {

@@ -12,6 +12,7 @@ use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
 
 use super::Shared;
 use super::answer::{Answer, Fate, Fault, answer};
+use super::handler::stopped;
 use super::idempotency::{Done, Key, Keys};
 use super::reply::Tails;
 use crate::service::{ConnectError, INTAKE_ROWS_MAX, Intake, Receipt, RefusedEvent, RowFate, SourceRead, SourceTask};
@@ -141,6 +142,12 @@ impl HttpTask {
 impl Drop for HttpTask {
     fn drop(&mut self) {
         self.open.fetch_sub(1, Ordering::AcqRel);
+        // No task may follow that would take these.
+        if self.shared.draining.load(Ordering::Acquire) {
+            while let Ok(request) = self.waiting.try_recv() {
+                request.finish(Err(stopped()));
+            }
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::decode::Format;
 use crate::event::Name;
 use crate::file::Compression;
 use crate::service::flow::LookupSchema;
-use crate::service::{LookupHandle, LookupPublisher};
+use crate::service::{Clock, LookupHandle, LookupPublisher, SystemClock};
 use load::{Fingerprint, load};
 
 /// How soon a file that could not be loaded is tried again.
@@ -72,7 +72,7 @@ async fn keep(name: Name, settings: Settings, schema: Arc<LookupSchema>, publish
             match result {
                 Ok(table) => {
                     tracing::info!(lookup = %name, rows = table.len(), "lookup loaded");
-                    publisher.publish(Arc::new(table));
+                    publisher.publish(Arc::new(table), SystemClock.now_us());
                     loaded = true;
                     said.clear();
                 }

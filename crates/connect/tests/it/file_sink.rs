@@ -196,14 +196,30 @@ async fn a_complete_file_may_be_taken_away() {
 }
 
 #[tokio::test]
-async fn a_second_writer_of_a_partition_waits() {
+async fn a_second_writer_of_the_same_files_waits_and_others_share_the_directory() {
     let dir = TempDir::new().unwrap();
-    let sink = sink(dir.path(), 1);
-    let task = open(&sink, None).await.unwrap();
-    let error = open(&sink, None).await.err().unwrap();
-    assert!(error.retryable() && error.to_string().contains("another writer has partition 3"), "{error}");
-    drop(task);
-    open(&sink, None).await.unwrap();
+    let sink = sink(dir.path(), 1000);
+    let mut first = open(&sink, None).await.unwrap();
+    first.write(&name("t"), &batch(0, 1)).await.unwrap();
+    let state = first.prepare().await.unwrap();
+    first.committed().await.unwrap();
+    let mut second = open(&sink, None).await.unwrap();
+    second.write(&name("t"), &batch(1, 2)).await.unwrap();
+    let error = second.prepare().await.unwrap_err();
+    assert!(error.retryable() && error.to_string().contains("writes partition 3 of topic `t`"), "{error}");
+    assert!(open(&sink, state.as_ref()).await.is_err(), "the same files");
+    // Another topic, and the same topic in another format, are other files.
+    let mut other = open(&sink, None).await.unwrap();
+    other.write(&name("u"), &batch(5, 6)).await.unwrap();
+    other.prepare().await.unwrap();
+    let csv = FileSink::new(Settings { format: Format::Csv, ..Settings::new(dir.path()) });
+    let mut csv = open(&csv, None).await.unwrap();
+    csv.write(&name("t"), &batch(7, 8)).await.unwrap();
+    csv.prepare().await.unwrap();
+    assert_eq!(names(dir.path(), "t"), ["3-000000.csv.part", "3-000000.ndjson.part"]);
+    assert_eq!(written(dir.path(), "u"), [5]);
+    drop(first);
+    open(&sink, state.as_ref()).await.unwrap();
 }
 
 #[tokio::test]

@@ -341,3 +341,44 @@ async fn standard_input_is_read_to_its_end() {
         assert!(source.bounded());
     }
 }
+
+#[tokio::test]
+async fn what_was_read_from_standard_input_and_not_committed_is_handed_in_again() {
+    use millstream_connect::StdinSource;
+    // Each read of a stream ends where its writer paused: three parts.
+    let input = Box::new(std::io::Read::chain(
+        Pause(lines(0, 3)),
+        std::io::Read::chain(Pause(lines(3, 4)), Pause(lines(4, 9))),
+    ));
+    let source = StdinSource::reading(input, Format::Ndjson, Default::default(), schema());
+    let mut task = open(&source, None).await.unwrap();
+    let first = next(&mut task).await.unwrap().unwrap();
+    assert_eq!(numbers(&first.rows), [0, 1, 2]);
+    assert_eq!(numbers(&next(&mut task).await.unwrap().unwrap().rows), [3]);
+    drop(task);
+    let (seen, _, _) = all(&source, None).await.unwrap();
+    assert_eq!(seen, (0..9).collect::<Vec<_>>(), "nothing was committed");
+    let (seen, _, last) = all(&source, first.position.clone()).await.unwrap();
+    assert_eq!(seen, (3..9).collect::<Vec<_>>());
+    let mut task = open(&source, first.position).await.unwrap();
+    let second = next(&mut task).await.unwrap().unwrap();
+    task.committed(second.position.as_ref().unwrap());
+    assert_eq!(numbers(&next(&mut task).await.unwrap().unwrap().rows), (4..9).collect::<Vec<_>>());
+    drop(task);
+    assert!(all(&source, last.clone()).await.unwrap().0.is_empty());
+    // The position of another process's stream says nothing about this one.
+    let input = Box::new(std::io::Cursor::new(lines(0, 5).into_bytes()));
+    let source = StdinSource::reading(input, Format::Ndjson, Default::default(), schema());
+    assert_eq!(all(&source, last).await.unwrap().0, (0..5).collect::<Vec<_>>());
+}
+
+/// A text that is read at once.
+struct Pause(String);
+
+impl std::io::Read for Pause {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let text = std::mem::take(&mut self.0);
+        buffer[..text.len()].copy_from_slice(text.as_bytes());
+        Ok(text.len())
+    }
+}

@@ -14,6 +14,10 @@ pub mod codes {
     pub const WHERE_WRONG: &str = "where-wrong";
     /// The change cannot be applied to what runs (a topic's columns would change incompatibly).
     pub const CHANGE_REFUSED: &str = "change-refused";
+    /// The change was tried and taken back, or could not be tried; everything runs as before.
+    pub const APPLY_FAILED: &str = "apply-failed";
+    /// The node is about to end.
+    pub const STOPPING: &str = "stopping";
     /// A request that cannot be understood.
     pub const REQUEST_WRONG: &str = "request-wrong";
     /// The log could not be read; `message` says why.

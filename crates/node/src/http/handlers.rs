@@ -57,8 +57,7 @@ pub(super) async fn status(State(node): State<Node>) -> Json<Status> {
 }
 
 pub(super) async fn all_topics(State(node): State<Node>) -> Answered<Topics> {
-    let parts = node.inner.parts.read().await;
-    Ok(Json(topics(&*node.inner.log, &parts.pipeline).await?))
+    Ok(Json(topics(&*node.inner.log, &node.inner.view().pipeline).await?))
 }
 
 /// The topics of a log with what a pipeline knows of them.
@@ -370,7 +369,7 @@ fn result(answer: Answer, select: &Select, done: LetterOutcome) -> LettersResult
 }
 
 pub(super) async fn log_stat(State(node): State<Node>) -> Answered<LogStat> {
-    let dir = node.inner.parts.read().await.loaded.config.log.embedded.clone();
+    let dir = node.inner.view().loaded.config.log.embedded.clone();
     let state = log_state(&dir, node.inner.log.stopped());
     let topics = stat_topics(&*node.inner.log).await?;
     Ok(Json(stat(&dir, state, topics)))

@@ -50,29 +50,28 @@ pub(crate) fn router(node: &Node) -> Router {
         .with_state(node.clone())
 }
 
-/// What is no path of the node itself may be one of an HTTP source's. These come and go with `apply`, so they are looked
-/// up for each request.
+/// What is no path of the node itself may be one of an HTTP source's. These come and go with `apply`.
 async fn sources(State(node): State<Node>, request: Request<Body>) -> Response {
-    let routers = node.inner.parts.read().await.routers();
-    let path = request.uri().path().to_owned();
-    let all = routers.into_iter().fold(Router::new(), Router::merge).fallback(move || async move {
-        let message = format!("there is nothing at `{path}`");
-        Refused(StatusCode::NOT_FOUND, ApiError::new("path-unknown", message))
-    });
-    all.oneshot(request).await.into_response()
+    node.inner.view().router().oneshot(request).await.into_response()
 }
 
 /// A refusal as an answer.
 #[derive(Debug)]
 pub(crate) struct Refused(StatusCode, ApiError);
 
+impl Refused {
+    pub(crate) fn with(status: StatusCode, error: ApiError) -> Self {
+        Self(status, error)
+    }
+}
+
 impl From<ApiError> for Refused {
     fn from(error: ApiError) -> Self {
         let status = match error.code.as_str() {
             codes::TOPIC_UNKNOWN | codes::SERVICE_UNKNOWN => StatusCode::NOT_FOUND,
             codes::PIPELINE_WRONG | codes::WHERE_WRONG => StatusCode::UNPROCESSABLE_ENTITY,
-            codes::CHANGE_REFUSED => StatusCode::CONFLICT,
-            codes::LOG_STOPPED => StatusCode::SERVICE_UNAVAILABLE,
+            codes::CHANGE_REFUSED | codes::APPLY_FAILED => StatusCode::CONFLICT,
+            codes::LOG_STOPPED | codes::STOPPING => StatusCode::SERVICE_UNAVAILABLE,
             "timeout" => StatusCode::GATEWAY_TIMEOUT,
             "faults-off" => StatusCode::FORBIDDEN,
             "log-failed" | "log-damaged" => StatusCode::INTERNAL_SERVER_ERROR,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use millstream_service::event::Name;
 
 use super::{Planner, Sink, Source, define};
-use crate::config::{HttpSourceSettings, Spanned};
+use crate::config::{Format, HttpSourceSettings, SinkSettings, Spanned};
 use crate::diagnostic::{Diagnostic, did_you_mean};
 
 impl Planner<'_> {
@@ -74,11 +74,13 @@ impl Planner<'_> {
             let Some(specs) = specs.into_iter().collect::<Option<Vec<_>>>().filter(|s| !s.is_empty()) else { continue };
             let inputs: Vec<_> = specs.into_iter().map(|s| (s.name, s.schema)).collect();
             if let Some(file) = &settings.file {
-                let same = |s: &&Sink| s.settings.file.as_ref().is_some_and(|f| f.path.value == file.path.value);
-                if let Some(first) = self.sinks.iter().find(same).and_then(|s| s.settings.file.as_ref()) {
+                let clash = self.sinks.iter().find_map(|s| Some((s.settings.file.as_ref()?, clash(s, settings)?)));
+                if let Some((first, topic)) = clash {
                     let place = self.loaded.sources.place(first.path.span);
-                    let message = "two sinks write files to the same directory";
-                    let diagnostic = Diagnostic::error("path-twice", message).related(place, "the other one");
+                    let message = format!("two sinks write topic `{topic}` to the same files");
+                    let diagnostic = Diagnostic::error("path-twice", message)
+                        .related(place, "the other one")
+                        .note("files have one writer: the second sink would wait for the first as long as that runs");
                     self.report(file.path.span, diagnostic.label("give each a directory of its own"));
                 }
             }
@@ -138,4 +140,13 @@ impl Planner<'_> {
             }
         }
     }
+}
+
+/// The topic that two sinks would write to the same files, if there is one. Directories may be shared: each topic and
+/// format has files of its own there.
+fn clash<'a>(one: &'a Sink, other: &SinkSettings) -> Option<&'a Name> {
+    let (file, files) = (one.settings.file.as_ref()?, other.file.as_ref()?);
+    let format = |given: Option<Format>| given.unwrap_or(Format::Ndjson);
+    let same = file.path.value == files.path.value && format(file.format) == format(files.format);
+    one.inputs.iter().find(|topic| same && other.from.iter().any(|from| from.value == **topic))
 }

@@ -1,17 +1,14 @@
-//! The difference between two pipelines, and how a running one becomes the other.
+//! The difference between two pipelines.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::time::Instant;
 
 use millstream_service::event::Name;
-use millstream_service::log::{Log, spec_change};
+use millstream_service::log::spec_change;
 
-use super::{Node, Parts, stored};
-use crate::api::{ApiError, Applied, Change, ChangeKind, PartKind, PipelineText, Plan, codes};
+use crate::api::{ApiError, Change, ChangeKind, PartKind, Plan, codes};
 use crate::config::Loaded;
 use crate::diagnostic::Diagnostics;
-use crate::plan::{Definition, Pipeline, plan};
+use crate::plan::{Definition, Pipeline};
 
 /// What differs.
 pub(crate) fn diff(old: (&Loaded, &Pipeline), new: (&Loaded, &Pipeline)) -> Plan {
@@ -171,109 +168,8 @@ pub(crate) fn wrong(found: Diagnostics) -> ApiError {
     ApiError { diagnostics: found.0, ..ApiError::new(codes::PIPELINE_WRONG, message) }
 }
 
-impl Node {
-    /// Reads and plans a pipeline that was sent, as if it lay where the running one does.
-    async fn read(&self, text: PipelineText) -> Result<(Loaded, Pipeline), ApiError> {
-        let path = self.inner.parts.read().await.loaded.path.clone();
-        let path = std::path::absolute(&path).unwrap_or(path);
-        let name = Path::new(&text.file).file_name().map_or_else(|| path.clone(), |n| path.with_file_name(n));
-        let loaded = stored::parse(&name, text).map_err(wrong)?;
-        let pipeline = plan(&loaded).map_err(wrong)?;
-        Ok((loaded, pipeline))
-    }
-
-    /// What [`Node::apply`] would change.
-    pub async fn plan(&self, text: PipelineText) -> Result<Plan, ApiError> {
-        let (loaded, pipeline) = self.read(text).await?;
-        let parts = self.inner.parts.read().await;
-        Ok(diff((&parts.loaded, &parts.pipeline), (&loaded, &pipeline)))
-    }
-
-    /// Makes the running pipeline the one that was sent. Only what differs stops, at a commit boundary.
-    pub async fn apply(&self, text: PipelineText) -> Result<Applied, ApiError> {
-        let begun = Instant::now();
-        let one = self.inner.changing.lock().await;
-        let (loaded, pipeline) = self.read(text).await?;
-        let mut parts = self.inner.parts.write().await;
-        let plan = diff((&parts.loaded, &parts.pipeline), (&loaded, &pipeline));
-        if plan.refused() {
-            let refused = plan.changes.iter().filter(|c| c.change == ChangeKind::Refused);
-            let why: Vec<String> =
-                refused.map(|c| format!("topic `{}`: {}", c.name, c.reason.as_deref().unwrap_or_default())).collect();
-            return Err(ApiError::new(codes::CHANGE_REFUSED, why.join("; ")).help("nothing was changed"));
-        }
-        let stopped = Instant::now();
-        self.stop_changed(&plan, &mut parts).await;
-        Parts::topics(&pipeline, &*self.inner.log as &dyn Log).await?;
-        self.release_topics(&parts.pipeline, &pipeline).await;
-        stored::store(&parts.loaded.config.log.embedded.dir, &loaded)?;
-        parts.loaded = loaded;
-        parts.pipeline = pipeline;
-        self.start_changed(&plan, &mut parts).await?;
-        let longest_stop_ms = if plan.changes.is_empty() { 0.0 } else { stopped.elapsed().as_secs_f64() * 1e3 };
-        drop(parts);
-        drop(one);
-        Ok(Applied { plan, longest_stop_ms, elapsed_ms: begun.elapsed().as_secs_f64() * 1e3 })
-    }
-
-    /// Writers first, so that nobody writes what nobody reads.
-    async fn stop_changed(&self, plan: &Plan, parts: &mut Parts) {
-        for kind in [PartKind::Source, PartKind::Service, PartKind::Sink] {
-            for change in plan.changes.iter().filter(|c| c.part == kind && stops(c)) {
-                let Ok(name) = Name::new(&change.name) else { continue };
-                if let Some(handle) = self.inner.runner.handle(&name) {
-                    handle.stop().await;
-                    self.inner.runner.forget(&name);
-                }
-                parts.drop_source(&name);
-            }
-        }
-        for change in plan.changes.iter().filter(|c| c.part == PartKind::Lookup && stops(c)) {
-            if let Ok(name) = Name::new(&change.name) {
-                parts.drop_lookup(&name);
-            }
-        }
-    }
-
-    /// Topics that no part names any more wait for nobody: their events go by age.
-    async fn release_topics(&self, before: &Pipeline, after: &Pipeline) {
-        for (name, topic) in before.topics.iter().filter(|(name, _)| !after.topics.contains_key(*name)) {
-            let mut spec = topic.spec.clone();
-            spec.consumers.clear();
-            if let Err(error) = self.inner.log.create_topic(spec).await {
-                tracing::warn!(topic = %name, %error, "a topic that is not used any more keeps its consumers");
-            }
-        }
-    }
-
-    async fn start_changed(&self, plan: &Plan, parts: &mut Parts) -> Result<(), ApiError> {
-        let runner = &self.inner.runner;
-        let named = |kind| -> BTreeSet<&str> {
-            let starts = |c: &&Change| c.part == kind && c.change != ChangeKind::Removed;
-            plan.changes.iter().filter(starts).map(|c| c.name.as_str()).collect()
-        };
-        let pipeline = parts.pipeline.clone();
-        for lookup in pipeline.lookups.iter().filter(|l| named(PartKind::Lookup).contains(l.name.as_str())) {
-            parts.start_lookup(&lookup.name);
-        }
-        for service in pipeline.services.iter().filter(|s| named(PartKind::Service).contains(s.name.as_str())) {
-            match runner.handle(&service.name).filter(|_| scales_only(plan, &service.name)) {
-                Some(handle) => handle.scale(service.instances).await.map_err(super::service_error)?,
-                None => parts.start_service(runner, service).await?,
-            }
-        }
-        for sink in pipeline.sinks.iter().filter(|s| named(PartKind::Sink).contains(s.name.as_str())) {
-            parts.start_sink(runner, sink).await?;
-        }
-        for source in pipeline.sources.iter().filter(|s| named(PartKind::Source).contains(s.name.as_str())) {
-            parts.start_source(runner, source).await?;
-        }
-        Ok(())
-    }
-}
-
 /// Whether a part has to stop for its change.
-fn stops(change: &Change) -> bool {
+pub(super) fn stops(change: &Change) -> bool {
     match change.change {
         ChangeKind::Removed => true,
         ChangeKind::Changed => !only_instances(change),
@@ -282,11 +178,6 @@ fn stops(change: &Change) -> bool {
 }
 
 /// A service whose number of instances alone has changed goes on while it is scaled.
-fn only_instances(change: &Change) -> bool {
+pub(super) fn only_instances(change: &Change) -> bool {
     change.part == PartKind::Service && change.details.iter().all(|d| d.starts_with("instances: "))
-}
-
-fn scales_only(plan: &Plan, name: &Name) -> bool {
-    let of = |c: &&Change| c.part == PartKind::Service && c.name == name.as_str();
-    plan.changes.iter().find(of).is_some_and(|c| c.change == ChangeKind::Changed && only_instances(c))
 }

@@ -3,9 +3,13 @@
 //! 1. The log is opened and the topics are made or checked.
 //! 2. The address is bound, so that a taken port is found before anything runs.
 //! 3. Lookups begin to load; services start, then sinks, then sources: nobody writes before its reader can read.
-//! 4. [`Node::apply`] stops and starts only what differs, at commit boundaries.
+//! 4. [`Node::apply`] stops and starts only what differs, at commit boundaries. What cannot work changes nothing.
 //! 5. [`Node::shutdown`] stops sources, services and sinks in this order, each at a commit boundary, and closes the log.
+//!
+//! Whoever changes the pipeline holds the [`Parts`]; posts, statuses and all other readers look at the [`View`], which is
+//! never held across a wait.
 
+mod apply;
 pub(crate) mod build;
 mod change;
 mod parts;
@@ -13,6 +17,7 @@ mod start;
 mod status;
 pub(crate) mod stored;
 mod usage;
+mod view;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use millstream_service::log::{EmbeddedLog, Log};
 use millstream_service::{Handle, Runner};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::api::{ApiError, DrainSummary, Phase, Status, codes};
 use crate::diagnostic::names_known;
@@ -28,6 +33,7 @@ pub(crate) use change::{diff, wrong};
 pub(crate) use parts::Parts;
 pub(crate) use status::{api_time, disk_use, log_state};
 pub(crate) use usage::usage;
+use view::View;
 
 /// How a node is run.
 #[derive(Debug, Clone, Copy, Default)]
@@ -48,15 +54,15 @@ pub(crate) struct Inner {
     pub(crate) options: NodeOptions,
     pub(crate) log: Arc<EmbeddedLog>,
     pub(crate) runner: Runner,
-    pub(crate) parts: tokio::sync::RwLock<Parts>,
+    /// Held by the one who changes the pipeline, for as long as that takes.
+    parts: tokio::sync::Mutex<Parts>,
+    view: RwLock<Arc<View>>,
     address: SocketAddr,
     resumed: bool,
     started: Instant,
     started_at: String,
     phase: Mutex<Phase>,
     samples: Mutex<status::Samples>,
-    /// One change of the pipeline at a time.
-    changing: tokio::sync::Mutex<()>,
     /// The runtime that services compute on; taken at the end.
     compute: Mutex<Option<tokio::runtime::Runtime>>,
     /// Tasks of the node itself: they end with it.
@@ -112,8 +118,13 @@ impl Node {
         if !drained {
             *inner.phase.lock() = Phase::Stopping;
         }
-        inner.parts.read().await.drain();
-        let in_time = tokio::time::timeout(timeout, inner.runner.stop_all(drained)).await.is_ok();
+        inner.view().drain();
+        let stop = async {
+            // A change that is on its way ends first; none begins any more.
+            let _parts = inner.parts.lock().await;
+            inner.runner.stop_all(true).await;
+        };
+        let in_time = tokio::time::timeout(timeout, stop).await.is_ok();
         let status = inner.status().await;
         let summary = inner.summary(status, drained && in_time);
         for task in inner.tasks.lock().drain(..) {
@@ -136,6 +147,18 @@ impl Node {
         let names: Vec<&str> = handles.iter().map(|h| h.name().as_str()).collect();
         let error = ApiError::new(codes::SERVICE_UNKNOWN, format!("there is no service `{name}`"));
         Err(error.help(names_known(name, "services, sources and sinks", names)))
+    }
+}
+
+impl Inner {
+    /// What runs now. A change that comes meanwhile shows in the next look.
+    pub(crate) fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.read())
+    }
+
+    /// Whether the node is about to end.
+    fn stopping(&self) -> bool {
+        *self.phase.lock() == Phase::Stopping
     }
 }
 

@@ -1,31 +1,94 @@
-//! What runs now: the file, the plan, the lookups and the routes of HTTP sources.
+//! What runs now: the file, the plan, the lookups, and each component as it can be started again. Only who changes the
+//! pipeline has it; everybody else reads the [`View`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use axum::Router;
 use millstream_connect::{FileLookup, HttpSource};
 use millstream_service::event::Name;
-use millstream_service::log::Log;
-use millstream_service::{LookupHandle, Runner, SourceDef, dead_letter};
+use millstream_service::log::{Log, TopicSpec};
+use millstream_service::{
+    ConnectError, Handle, Kind, LookupHandle, Runner, ServiceDef, SinkDef, SourceDef, dead_letter,
+};
 
+use super::apply::comes_up;
+use super::view::View;
 use super::{build, log_error, service_error};
 use crate::api::ApiError;
 use crate::config::Loaded;
-use crate::plan::{Pipeline, Service, Sink, Source};
+use crate::plan::{Pipeline, Source};
+
+/// The order in which components start: nobody writes before its reader can read.
+pub(crate) const READERS_FIRST: [Kind; 3] = [Kind::Sink, Kind::Service, Kind::Source];
+/// The order in which they stop.
+pub(crate) const WRITERS_FIRST: [Kind; 3] = [Kind::Source, Kind::Service, Kind::Sink];
+
+/// Lookups with what keeps them fresh: dropping one stops its reloading.
+pub(crate) type Lookups = BTreeMap<Name, (FileLookup, LookupHandle)>;
 
 /// The running pipeline's parts, apart from what the runner knows.
 pub(crate) struct Parts {
-    pub(crate) loaded: Loaded,
-    pub(crate) pipeline: Pipeline,
-    /// Dropping one stops its reloading.
-    lookups: BTreeMap<Name, (FileLookup, LookupHandle)>,
-    http: BTreeMap<Name, HttpSource>,
+    pub(crate) loaded: Arc<Loaded>,
+    pub(crate) pipeline: Arc<Pipeline>,
+    pub(crate) lookups: Lookups,
+    pub(crate) components: BTreeMap<Name, Component>,
+}
+
+/// A service, sink or source, built and ready to be started, as often as need be.
+#[derive(Clone)]
+pub(crate) enum Component {
+    Service(ServiceDef),
+    Sink(SinkDef),
+    /// An HTTP source also brings the routes that the node answers.
+    Source(SourceDef, Option<HttpSource>),
+}
+
+impl Component {
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::Service(_) => Kind::Service,
+            Self::Sink(_) => Kind::Sink,
+            Self::Source(..) => Kind::Source,
+        }
+    }
+
+    /// Looks whether it could work, while another of its name may still run.
+    pub(crate) async fn check(&self) -> Result<(), ConnectError> {
+        match self {
+            Self::Sink(def) => def.sink.check().await,
+            Self::Service(_) | Self::Source(..) => Ok(()),
+        }
+    }
+
+    pub(crate) async fn start(&self, runner: &Runner) -> Result<Handle, ApiError> {
+        let started = match self {
+            Self::Service(def) => runner.start_service(def.clone()).await,
+            Self::Sink(def) => runner.start_sink(def.clone()).await,
+            Self::Source(def, http) => {
+                http.iter().for_each(HttpSource::accept);
+                runner.start_source(def.clone()).await
+            }
+        };
+        started.map_err(service_error)
+    }
+
+    /// Stops at a commit boundary. A sink completes its files: its successor may write others.
+    pub(crate) async fn stop(&self, handle: &Handle) {
+        match self {
+            Self::Sink(_) => handle.finish().await,
+            Self::Service(_) | Self::Source(_, None) => handle.stop().await,
+            Self::Source(_, Some(http)) => {
+                http.drain();
+                handle.stop().await;
+            }
+        }
+    }
 }
 
 impl Parts {
     pub(crate) fn new(loaded: Loaded, pipeline: Pipeline) -> Self {
-        Self { loaded, pipeline, lookups: BTreeMap::new(), http: BTreeMap::new() }
+        let (loaded, pipeline) = (Arc::new(loaded), Arc::new(pipeline));
+        Self { loaded, pipeline, lookups: BTreeMap::new(), components: BTreeMap::new() }
     }
 
     /// Makes the topics of a pipeline, the dead letters of its components with them, or changes them where they may.
@@ -33,93 +96,90 @@ impl Parts {
         for topic in pipeline.topics.values() {
             log.create_topic(topic.spec.clone()).await.map_err(log_error)?;
         }
-        let read: Vec<&Name> = pipeline
-            .services
-            .iter()
-            .flat_map(|s| &s.inputs)
-            .chain(pipeline.sinks.iter().flat_map(|s| &s.inputs))
-            .collect();
-        // A reader of dead letters may start before the component that writes them.
-        let mut letters = Vec::new();
-        for source in &pipeline.sources {
-            letters.extend(dead_letter::source_topics(&source.name, 1).into_iter().flatten());
-        }
-        letters.retain(|spec| read.contains(&&spec.name));
-        for spec in letters {
+        for spec in letters_read(pipeline) {
             log.create_topic(spec).await.map_err(log_error)?;
         }
         Ok(())
     }
 
-    pub(crate) fn lookup_handles(&self) -> BTreeMap<Name, LookupHandle> {
-        self.lookups.iter().map(|(name, (_, handle))| (name.clone(), handle.clone())).collect()
-    }
-
-    pub(crate) fn start_lookup(&mut self, name: &Name) {
-        if let Some(lookup) = self.pipeline.lookups.iter().find(|l| l.name == *name) {
-            self.lookups.insert(name.clone(), build::lookup(lookup));
-        }
-    }
-
-    pub(crate) fn drop_lookup(&mut self, name: &Name) {
-        self.lookups.remove(name);
-    }
-
-    pub(crate) async fn start_service(&self, runner: &Runner, service: &Service) -> Result<(), ApiError> {
-        let def = build::service(service, &self.lookup_handles());
-        runner.start_service(def).await.map(|_| ()).map_err(service_error)
-    }
-
-    pub(crate) async fn start_sink(&self, runner: &Runner, sink: &Sink) -> Result<(), ApiError> {
-        runner.start_sink(build::sink(sink)).await.map(|_| ()).map_err(service_error)
-    }
-
-    pub(crate) async fn start_source(&mut self, runner: &Runner, source: &Source) -> Result<(), ApiError> {
-        let def = self.source_def(runner, source)?;
-        runner.start_source(def).await.map(|_| ()).map_err(service_error)
-    }
-
-    /// An HTTP source also brings the routes that the node answers.
-    fn source_def(&mut self, runner: &Runner, source: &Source) -> Result<SourceDef, ApiError> {
-        let Some(settings) = &source.settings.http else { return build::source(source) };
-        let refusals =
-            self.pipeline.services.iter().filter_map(|s| Some(dead_letter::Topics::of(&s.name).ok()?.letters));
-        let running = build::http_source(source, settings, refusals.collect(), runner.log())?;
-        self.http.insert(source.name.clone(), running.clone());
-        Ok(build::source_def(source, Arc::new(running)))
-    }
-
-    /// Lets HTTP sources answer what they have taken and take nothing more.
-    pub(crate) fn drain(&self) {
-        self.http.values().for_each(HttpSource::drain);
-    }
-
-    pub(crate) fn drop_source(&mut self, name: &Name) {
-        if let Some(source) = self.http.remove(name) {
-            source.drain();
-        }
-    }
-
-    /// The routes of all HTTP sources.
-    pub(crate) fn routers(&self) -> Vec<Router> {
-        self.http.values().map(HttpSource::router).collect()
+    /// What everybody may look at.
+    pub(crate) fn view(&self) -> View {
+        let http = self.components.values().filter_map(|component| match component {
+            Component::Source(_, http) => http.clone(),
+            Component::Service(_) | Component::Sink(_) => None,
+        });
+        View::new(Arc::clone(&self.loaded), Arc::clone(&self.pipeline), handles(&self.lookups), http.collect())
     }
 
     /// Starts everything, readers before writers.
     pub(crate) async fn start(&mut self, runner: &Runner) -> Result<(), ApiError> {
-        let pipeline = Arc::new(self.pipeline.clone());
-        for lookup in &pipeline.lookups {
-            self.start_lookup(&lookup.name);
+        let pipeline = Arc::clone(&self.pipeline);
+        self.lookups = pipeline.lookups.iter().map(|l| (l.name.clone(), build::lookup(l))).collect();
+        self.components = components(&pipeline, &|_| true, &handles(&self.lookups), runner.log())?;
+        let mut sources = Vec::new();
+        for kind in READERS_FIRST {
+            for component in self.components.values().filter(|c| c.kind() == kind) {
+                let handle = component.start(runner).await?;
+                sources.extend(Some(handle).filter(|_| kind == Kind::Source));
+            }
         }
-        for service in &pipeline.services {
-            self.start_service(runner, service).await?;
-        }
-        for sink in &pipeline.sinks {
-            self.start_sink(runner, sink).await?;
-        }
-        for source in &pipeline.sources {
-            self.start_source(runner, source).await?;
+        // Whoever posts as soon as the address answers is not to be refused.
+        for source in &sources {
+            if let Err(error) = comes_up(source).await {
+                tracing::debug!(%error, "its status says so, too");
+            }
         }
         Ok(())
     }
+}
+
+/// The dead letters that somebody reads: a reader may start before the component that writes them.
+fn letters_read(pipeline: &Pipeline) -> Vec<TopicSpec> {
+    let mut letters: Vec<TopicSpec> = Vec::new();
+    for source in &pipeline.sources {
+        letters.extend(dead_letter::source_topics(&source.name, 1).into_iter().flatten());
+    }
+    // Each service stands behind those whose letters it reads.
+    for service in &pipeline.services {
+        let lead = service.inputs.first();
+        let known = lead.and_then(|lead| pipeline.topics.get(lead)).map(|topic| topic.spec.partitions);
+        let known = known.or_else(|| letters.iter().find(|s| lead == Some(&s.name)).map(|s| s.partitions));
+        letters.extend(dead_letter::service_topics(&service.name, known.unwrap_or(1)).into_iter().flatten());
+    }
+    let inputs = pipeline.services.iter().flat_map(|s| &s.inputs).chain(pipeline.sinks.iter().flat_map(|s| &s.inputs));
+    let read: BTreeSet<&Name> = inputs.collect();
+    letters.retain(|spec| read.contains(&spec.name));
+    letters
+}
+
+/// What services see of lookups.
+pub(crate) fn handles(lookups: &Lookups) -> BTreeMap<Name, LookupHandle> {
+    lookups.iter().map(|(name, (_, handle))| (name.clone(), handle.clone())).collect()
+}
+
+/// Builds the components of a pipeline whose names are wanted.
+pub(crate) fn components(
+    pipeline: &Pipeline,
+    wanted: &dyn Fn(&Name) -> bool,
+    lookups: &BTreeMap<Name, LookupHandle>,
+    log: &Arc<dyn Log>,
+) -> Result<BTreeMap<Name, Component>, ApiError> {
+    let mut built = BTreeMap::new();
+    for service in pipeline.services.iter().filter(|s| wanted(&s.name)) {
+        built.insert(service.name.clone(), Component::Service(build::service(service, lookups)));
+    }
+    for sink in pipeline.sinks.iter().filter(|s| wanted(&s.name)) {
+        built.insert(sink.name.clone(), Component::Sink(build::sink(sink)));
+    }
+    for source in pipeline.sources.iter().filter(|s| wanted(&s.name)) {
+        built.insert(source.name.clone(), source_component(pipeline, source, log)?);
+    }
+    Ok(built)
+}
+
+fn source_component(pipeline: &Pipeline, source: &Source, log: &Arc<dyn Log>) -> Result<Component, ApiError> {
+    let Some(settings) = &source.settings.http else { return Ok(Component::Source(build::source(source)?, None)) };
+    let refusals = pipeline.services.iter().filter_map(|s| Some(dead_letter::Topics::of(&s.name).ok()?.letters));
+    let http = build::http_source(source, settings, refusals.collect(), log)?;
+    Ok(Component::Source(build::source_def(source, Arc::new(http.clone())), Some(http)))
 }

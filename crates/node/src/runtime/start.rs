@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use millstream_service::log::{EmbeddedLog, Log};
 use millstream_service::{Options, Runner};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::{Inner, Node, NodeOptions, Parts, build, log_error, status, stored};
 use crate::api::{ApiError, Phase};
@@ -41,14 +41,14 @@ impl Node {
             options,
             log,
             runner,
-            parts: tokio::sync::RwLock::new(parts),
+            view: RwLock::new(Arc::new(parts.view())),
+            parts: tokio::sync::Mutex::new(parts),
             address,
             resumed,
             started: Instant::now(),
             started_at: status::now_text(),
             phase: Mutex::new(Phase::Running),
             samples: Mutex::default(),
-            changing: tokio::sync::Mutex::default(),
             compute: Mutex::new(Some(compute)),
             tasks: Mutex::default(),
         });

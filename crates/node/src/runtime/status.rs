@@ -162,9 +162,9 @@ impl Inner {
                 statuses.insert(handle.name().clone(), status);
             }
         }
-        let parts = self.parts.read().await;
+        let view = self.view();
         let samples = self.samples.lock();
-        let pipeline = &parts.pipeline;
+        let pipeline = &view.pipeline;
         let source = |s: &crate::plan::Source| {
             let found = statuses.get(&s.name)?;
             let rates = samples.rates(&s.name, &found.counts);
@@ -206,12 +206,12 @@ impl Inner {
         let service = |s: &crate::plan::Service| {
             statuses.get(&s.name).map(|found| service_status(found, &samples.rates(&s.name, &found.counts)))
         };
-        let lookups = parts.lookup_handles();
         let lookup = |l: &crate::plan::Lookup| {
-            let found = lookups.get(&l.name)?.status();
-            Some(LookupState { name: l.name.to_string(), rows: found.rows, loaded_at: None, error: found.fault })
+            let found = view.lookups.get(&l.name)?.status();
+            let loaded_at = found.loaded_at_us.map(api_time);
+            Some(LookupState { name: l.name.to_string(), rows: found.rows, loaded_at, error: found.fault })
         };
-        let settings = &parts.loaded.config.log.embedded;
+        let settings = &view.loaded.config.log.embedded;
         let (cpu_s, rss_peak_bytes) = usage();
         Status {
             pipeline: pipeline.name.to_string(),
@@ -221,7 +221,7 @@ impl Inner {
                 started_at: self.started_at.clone(),
                 uptime_s: self.started.elapsed().as_secs_f64(),
                 listen: Some(self.address.to_string()),
-                file: parts.loaded.path.display().to_string(),
+                file: view.loaded.path.display().to_string(),
                 data: settings.dir.display().to_string(),
                 cpu_s,
                 rss_peak_bytes,

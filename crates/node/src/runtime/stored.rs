@@ -29,17 +29,46 @@ pub(crate) fn text_of(loaded: &Loaded) -> PipelineText {
     }
 }
 
+/// The file that is to run, written beside the one that does. Dropping it forgets it.
+pub(crate) struct Fresh {
+    dir: PathBuf,
+}
+
+impl Fresh {
+    /// Writes it, so that a full disk is met before anything is changed.
+    pub(crate) fn write(dir: &Path, loaded: &Loaded) -> Result<Self, ApiError> {
+        let path = std::path::absolute(&loaded.path).unwrap_or_else(|_| loaded.path.clone());
+        let stored = Stored { path, text: text_of(loaded) };
+        let fresh = Self { dir: dir.to_owned() };
+        let written = serde_json::to_vec_pretty(&stored).map_err(std::io::Error::other);
+        written.and_then(|bytes| std::fs::write(fresh.path(), bytes)).map_err(|e| fresh.failed(&e))?;
+        Ok(fresh)
+    }
+
+    /// From now on this is what runs.
+    pub(crate) fn keep(&self) -> Result<(), ApiError> {
+        std::fs::rename(self.path(), self.dir.join(FILE)).map_err(|e| self.failed(&e))
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.join(format!("{FILE}.new"))
+    }
+
+    fn failed(&self, e: &std::io::Error) -> ApiError {
+        ApiError::new("data-dir", format!("the applied file cannot be kept in {}: {e}", self.dir.display()))
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        // Kept under its name, or never written: then there is nothing to remove.
+        drop(std::fs::remove_file(self.path()));
+    }
+}
+
 /// Keeps what runs.
 pub(crate) fn store(dir: &Path, loaded: &Loaded) -> Result<(), ApiError> {
-    let path = std::path::absolute(&loaded.path).unwrap_or_else(|_| loaded.path.clone());
-    let stored = Stored { path, text: text_of(loaded) };
-    let failed =
-        |e: String| ApiError::new("data-dir", format!("the applied file cannot be kept in {}: {e}", dir.display()));
-    let bytes = serde_json::to_vec_pretty(&stored).map_err(|e| failed(e.to_string()))?;
-    let fresh = dir.join(format!("{FILE}.new"));
-    std::fs::write(&fresh, bytes)
-        .and_then(|()| std::fs::rename(&fresh, dir.join(FILE)))
-        .map_err(|e| failed(e.to_string()))
+    Fresh::write(dir, loaded)?.keep()
 }
 
 /// What ran last, if anything did.

@@ -7,19 +7,19 @@ use millstream_node::api::{Applied, ChangeKind, PartKind, PipelineText, Plan};
 
 use crate::world::{PIPELINE, World, http, until};
 
-fn text(yaml: &str) -> String {
+pub(crate) fn text(yaml: &str) -> String {
     let sent = PipelineText { file: "pipeline.yaml".into(), yaml: yaml.into(), sql_files: Default::default() };
     serde_json::to_string(&sent).unwrap()
 }
 
-async fn plan(node: &Node, yaml: &str) -> Plan {
+pub(crate) async fn plan(node: &Node, yaml: &str) -> Plan {
     let (status, body) = http(node, "POST", "/api/plan", &text(yaml)).await;
     assert_eq!(status, 200, "{body}");
     serde_json::from_str(&body).unwrap()
 }
 
 /// The parts that change, without the address, which the tests choose themselves.
-fn changed(plan: &Plan) -> Vec<(PartKind, &str, ChangeKind)> {
+pub(crate) fn changed(plan: &Plan) -> Vec<(PartKind, &str, ChangeKind)> {
     let parts = plan.changes.iter().filter(|c| c.part != PartKind::Setting);
     parts.map(|c| (c.part, c.name.as_str(), c.change)).collect()
 }

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "helpers of tests")]
 
+mod apply;
 mod change;
+mod full_disk;
 mod golden;
 mod run;
 mod world;

@@ -77,7 +77,7 @@ impl World {
     }
 }
 
-fn collect(dir: &Path, lines: &mut Vec<String>) {
+pub(crate) fn collect(dir: &Path, lines: &mut Vec<String>) {
     for entry in std::fs::read_dir(dir).into_iter().flatten() {
         let path = entry.unwrap().path();
         if path.is_dir() {

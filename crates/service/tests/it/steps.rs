@@ -191,9 +191,9 @@ async fn a_service_waits_for_its_lookup_and_sees_it_swapped() {
     publisher.failed("no such file");
     let waiting = |state: &State| matches!(state, State::Waiting { reason } if reason.contains("no such file"));
     until("the service waits", async || waiting(&service.state())).await;
-    publisher.publish(Arc::new(LookupTable::build(&lookup, table(&lookup.schema, "red")).unwrap()));
+    publisher.publish(Arc::new(LookupTable::build(&lookup, table(&lookup.schema, "red")).unwrap()), 1);
     bed.drained().await;
-    publisher.publish(Arc::new(LookupTable::build(&lookup, table(&lookup.schema, "blue")).unwrap()));
+    publisher.publish(Arc::new(LookupTable::build(&lookup, table(&lookup.schema, "blue")).unwrap()), 2);
     let mut more = Numbers::new(13).def("raw");
     more.name = name("more");
     bed.runner.start_source(more).await.unwrap();
