@@ -163,6 +163,12 @@ impl GroupHeader {
         Ok((header, version, magic, stored, computed))
     }
 
+    /// The last group of which this header's presence proves that it was synced: a segment that an opening begins gets
+    /// its name when it is on the disk, up to its opening group.
+    pub(super) fn proves(&self) -> u64 {
+        if self.kind == Kind::Opening { self.seq } else { self.durable_through }
+    }
+
     /// Bytes of header, table and heads.
     pub(super) fn meta_len(&self) -> u64 {
         HEADER_BYTES as u64 + u64::from(self.table_len) + u64::from(self.heads_len)

@@ -3,7 +3,7 @@
 //! A segment's groups end where the first group of any later segment takes over, so that what an opening has cut off, or
 //! has written again, can never come back, in whichever order that opening's cuts and removals reach the disk. In the
 //! last segment the first bad group is the end (a torn tail), *unless* a later group says that it was durable: then it
-//! is damage, and so is any bad group of a segment that has a successor.
+//! is damage, and so is any bad group before the one that a later segment begins with.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -54,8 +54,8 @@ struct Live {
     id: u64,
     walker: Walker,
     first: Option<u64>,
-    /// Whether there is any group in it, also behind a bad first one.
-    content: bool,
+    /// What its groups prove to have been synced, where the first is bad.
+    proof: Option<u64>,
 }
 
 /// Reads everything behind the checkpoint.
@@ -84,9 +84,9 @@ pub(super) fn recover(
             Found::Group(group) => Some(group.header.seq),
             Found::Bad(_) => None,
         };
-        let content = first.is_some() || walker.scan_durable_through(BLOCK)?.is_some();
-        if content {
-            live.push(Live { id, walker, first, content });
+        let proof = if first.is_some() { None } else { walker.scan_proof(BLOCK)? };
+        if first.is_some() || proof.is_some() {
+            live.push(Live { id, walker, first, proof });
         } else {
             leftovers.push(path);
         }
@@ -97,8 +97,8 @@ pub(super) fn recover(
         let mut one = live.remove(0);
         // The least, not the nearest: the nearest may be torn and itself written again by one further on.
         let limit = live.iter().filter_map(|later| later.first).min();
-        let sealed = live.iter().any(|later| later.content);
-        let groups = walk.segment(&mut one.walker, limit, sealed)?;
+        let proof = live.iter().filter_map(|later| later.proof).max();
+        let groups = walk.segment(&mut one.walker, limit, proof)?;
         let Walker { file, path, .. } = one.walker;
         if groups.is_empty() {
             leftovers.push(path);
@@ -140,8 +140,9 @@ struct Walk {
 }
 
 impl Walk {
-    /// The groups of a segment that count; `limit` is where a later segment takes over.
-    fn segment(&mut self, walker: &mut Walker, limit: Option<u64>, sealed: bool) -> Result<Vec<GroupAt>, Error> {
+    /// The groups of a segment that count; `limit` is where a later segment takes over, `proof` the last group that later
+    /// segments prove to have been synced.
+    fn segment(&mut self, walker: &mut Walker, limit: Option<u64>, proof: Option<u64>) -> Result<Vec<GroupAt>, Error> {
         let mut groups: Vec<GroupAt> = Vec::new();
         let mut at = 0;
         while limit.is_none_or(|limit| self.seq + 1 < limit) {
@@ -165,8 +166,7 @@ impl Walk {
                 },
                 Found::Bad(what) => what,
             };
-            let told = if sealed { None } else { walker.scan_durable_through(at)? };
-            if sealed || strange || told >= Some(self.seq + 1) {
+            if limit.is_some() || strange || walker.scan_proof(at)?.max(proof) >= Some(self.seq + 1) {
                 return Err(self.corrupt(what, &walker.path, at));
             }
             break;

@@ -140,8 +140,8 @@ impl Walker {
         Ok(None)
     }
 
-    /// The greatest `durable_through` of all valid headers of this segment from `from` on, if there is any.
-    pub(super) fn scan_durable_through(&self, from: u64) -> Result<Option<u64>, Error> {
+    /// The last group that any valid header of this segment from `from` on proves to have been synced, if there is any.
+    pub(super) fn scan_proof(&self, from: u64) -> Result<Option<u64>, Error> {
         let mut greatest = None;
         let mut buffer = vec![0; SCAN_BYTES];
         let mut at = from.next_multiple_of(BLOCK);
@@ -154,7 +154,7 @@ impl Walker {
                     && header.log == self.log
                     && header.segment == self.segment
                 {
-                    greatest = greatest.max(Some(header.durable_through));
+                    greatest = greatest.max(Some(header.proves()));
                 }
             }
             at += n as u64;

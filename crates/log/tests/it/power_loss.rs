@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use millstream_log::conformance::kit::*;
 use millstream_log::vfs::sim::{Fault, FaultKind, Op, Rng, SimVfs};
-use millstream_log::{EmbeddedLog, EmbeddedOptions, Log, Outcome};
+use millstream_log::{EmbeddedLog, EmbeddedOptions, Log, Outcome, SyncMode};
 
 use crate::rig::{Plan, Witness, check, check_once, disk, in_parallel, long, open, options, run, work};
 
@@ -93,6 +93,35 @@ fn what_was_promised_survives_every_power_cut() {
     }
     let images = if long() { 100_000 } else { 2_000 };
     in_parallel(images / IMAGES_PER_CUT, |cut| one_cut(cut + 1, 0));
+}
+
+/// Cuts the power of a log that does not sync each commit: a suffix may go, and only a suffix, and it opens.
+fn one_lax_cut(seed: u64) {
+    let mut rng = Rng::new(seed);
+    let plan = Plan { seed, tasks: 1 + rng.below(4) as u32, steps: 5 + rng.below(40) };
+    let vfs = disk();
+    vfs.power_off_after(rng.below(300));
+    let sync = if rng.chance(50) { SyncMode::Never } else { SyncMode::Interval(Duration::from_millis(20)) };
+    if let Ok(log) = EmbeddedLog::open(EmbeddedOptions { sync, ..options(&vfs) }) {
+        let log: Arc<dyn Log> = Arc::new(log);
+        run(work(&log, plan, &mut Witness::of(&vfs)));
+    }
+    let mut turns = Rng::new(seed);
+    for number in 0..IMAGES_PER_CUT {
+        let mut left = image(&vfs, &mut rng, &mut turns);
+        while rng.chance(30) {
+            left = cut_again(&left, &mut rng, &mut turns);
+        }
+        if let Err(wrong) = run(check_once(&left, plan, &Witness::default())) {
+            panic!("seed {seed}, image {number} ({sync:?}, {plan:?}): {wrong}\n{}", vfs.record());
+        }
+    }
+}
+
+#[test]
+fn without_a_sync_for_each_commit_a_cut_takes_a_suffix_and_no_more() {
+    let images = if long() { 20_000 } else { 1_000 };
+    in_parallel(images / IMAGES_PER_CUT, |cut| one_lax_cut(cut + 1));
 }
 
 /// A log without anything that happens by itself: what is where follows from the calls alone.
