@@ -47,7 +47,7 @@ type Result<T> = std::result::Result<T, SqlError>;
 /// A fault of DataFusion's within lowering.
 pub(crate) fn plan_error(error: &datafusion_common::DataFusionError) -> SqlError {
     let message = error.strip_backtrace();
-    if ["InSubquery", "ScalarSubquery", "Exists"].iter().any(|kind| message.contains(kind)) {
+    if ["InSubquery", "ScalarSubquery", "Exists", "SetComparison"].iter().any(|kind| message.contains(kind)) {
         return SqlError::new("sql-subquery", "a subquery within an expression is not supported")
             .help("join with a lookup instead");
     }
@@ -100,7 +100,8 @@ impl<'a> Lowering<'a> {
                 Err(refused("ORDER BY and LIMIT need an end, which a stream does not have", "leave them out"))
             }
             LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => {
-                Err(SqlError::new("sql-no-topic", "the query reads rows that no topic has").help(ROW_WISE))
+                let error = SqlError::new("sql-no-topic", "the query reads rows that no topic has");
+                Err(error.help("reference data is a lookup: put the rows into a file and declare it"))
             }
             other => Err(refused(&format!("{} cannot run over a stream", other.display()), ROW_WISE)),
         }
@@ -124,6 +125,14 @@ impl<'a> Lowering<'a> {
     /// Filters `plan`'s rows. Conditions that cannot fail and need only the topic's side go before lookup joins, so
     /// that no row is looked up that is dropped anyway; what can fail stays where its guards are.
     pub(crate) fn filter(&mut self, conjuncts: Vec<Expr>, plan: &LogicalPlan) -> Result<Lowered> {
+        // Columns that were only left out behind a join are left out behind the filter as well.
+        if let LogicalPlan::Projection(projection) = plan
+            && matches!(projection.input.as_ref(), LogicalPlan::Join(_))
+            && projection.expr.iter().all(|e| matches!(e, Expr::Column(_)))
+        {
+            let input = self.filter(conjuncts, &projection.input)?;
+            return self.project(input, &projection.expr, &projection.schema);
+        }
         let LogicalPlan::Join(join) = plan else {
             let input = self.lower(plan)?;
             return match datafusion_expr::utils::conjunction(conjuncts) {

@@ -29,7 +29,7 @@ pub fn plan_query(sql: &str, catalog: &Catalog) -> Result<Query, Vec<SqlError>> 
     let plan = plan.and_then(optimize).map_err(|e| translate(&e, &text, catalog))?;
     let mut lowering = Lowering::new(catalog);
     let lowered = lowering.lower(&plan).map_err(|e| {
-        let place = if e.code == "sql-subquery" { text.find_subquery() } else { None };
+        let place = text.find_fault(&e);
         vec![e.or_at(place.or_else(|| text.whole()))]
     })?;
     let (TableKind::Topic, input) = lowered.source.clone() else {

@@ -3,7 +3,10 @@
 pub(crate) mod exact;
 pub(crate) mod fallible;
 mod guard;
+#[cfg(test)]
+mod tests;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
 
 use arrow_array::cast::AsArray;
@@ -143,8 +146,18 @@ impl Compiled {
 
     /// One value per row.
     pub(crate) fn evaluate(&self, batch: &RecordBatch) -> Result<ArrayRef, EvalError> {
-        let value = self.expr.evaluate(batch).and_then(|v| v.into_array(batch.num_rows()));
-        value.map_err(|e| EvalError::planner(&e, &self.text))
+        // A kernel that panics on an odd value fails its event like one that says so. Expressions have no state that
+        // could be left half changed.
+        let work = AssertUnwindSafe(|| self.expr.evaluate(batch).and_then(|v| v.into_array(batch.num_rows())));
+        match catch_unwind(work) {
+            Ok(value) => value.map_err(|e| EvalError::planner(&e, &self.text)),
+            Err(payload) => {
+                let said = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+                let said = said.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
+                let message = format!("a function panicked on this event's values ({said})");
+                Err(EvalError::new("expression", &message, &self.text))
+            }
+        }
     }
 
     /// One truth value per row.

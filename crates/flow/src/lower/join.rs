@@ -54,9 +54,8 @@ impl Lowering<'_> {
             (JoinType::Inner, _) => false,
             (JoinType::Left, true) | (JoinType::Right, false) => true,
             (kind, _) => {
-                let message = format!("a {kind} join with a lookup has rows that belong to no event");
-                return Err(SqlError::new("sql-join-kind", message)
-                    .help("write the topic first, then JOIN or LEFT JOIN and the lookup"));
+                let (message, help) = refused_kind(kind);
+                return Err(SqlError::new("sql-join-kind", message).help(help));
             }
         };
         if join.null_equality != NullEquality::NullEqualsNothing {
@@ -154,6 +153,24 @@ impl Lowering<'_> {
             missing.first().unwrap_or(&"key")
         );
         Err(SqlError::new("sql-join-key", message).help(help))
+    }
+}
+
+/// Why a kind of join is not one with a lookup, and what is instead.
+fn refused_kind(kind: JoinType) -> (String, &'static str) {
+    match kind {
+        JoinType::LeftSemi | JoinType::RightSemi => (
+            "a semi join with a lookup is not supported".to_owned(),
+            "JOIN it: it finds at most one row for each event",
+        ),
+        JoinType::LeftAnti | JoinType::RightAnti => (
+            "an anti join with a lookup is not supported".to_owned(),
+            "LEFT JOIN it and keep the rows WHERE its key IS NULL",
+        ),
+        kind => (
+            format!("a {} join with a lookup has rows that belong to no event", kind.to_string().to_uppercase()),
+            "write the topic first, then JOIN or LEFT JOIN and the lookup",
+        ),
     }
 }
 

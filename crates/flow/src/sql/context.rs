@@ -39,7 +39,6 @@ impl TableSource for Table {
 /// Scalar functions by name and alias; built once.
 struct Functions {
     scalar: HashMap<String, Arc<ScalarUDF>>,
-    higher: HashMap<String, Arc<HigherOrderUDF>>,
     planners: Vec<Arc<dyn ExprPlanner>>,
 }
 
@@ -51,19 +50,12 @@ static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
         }
         scalar.insert(function.name().to_owned(), function);
     }
-    let mut higher = HashMap::new();
-    for function in datafusion_functions_nested::all_default_higher_order_functions() {
-        for alias in function.aliases() {
-            higher.insert(alias.clone(), Arc::clone(&function));
-        }
-        higher.insert(function.name().to_owned(), function);
-    }
-    Functions { scalar, higher, planners: functions::planners() }
+    Functions { scalar, planners: functions::planners() }
 });
 
 /// The names of all scalar functions, for suggestions.
 pub(crate) fn function_names() -> impl Iterator<Item = &'static str> {
-    FUNCTIONS.scalar.keys().chain(FUNCTIONS.higher.keys()).map(String::as_str)
+    FUNCTIONS.scalar.keys().map(String::as_str)
 }
 
 /// Answers the planner's questions from a catalog.
@@ -116,8 +108,9 @@ impl ContextProvider for Context<'_> {
         FUNCTIONS.scalar.get(name).cloned()
     }
 
-    fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
-        FUNCTIONS.higher.get(name).cloned()
+    /// Functions that take a lambda are refused at sight: `->` reads JSON.
+    fn get_higher_order_meta(&self, _name: &str) -> Option<Arc<HigherOrderUDF>> {
+        None
     }
 
     fn get_aggregate_meta(&self, _name: &str) -> Option<Arc<AggregateUDF>> {
@@ -141,7 +134,7 @@ impl ContextProvider for Context<'_> {
     }
 
     fn higher_order_function_names(&self) -> Vec<String> {
-        FUNCTIONS.higher.keys().cloned().collect()
+        Vec::new()
     }
 
     fn udaf_names(&self) -> Vec<String> {

@@ -10,10 +10,14 @@ use crate::sql::translate::duplicate;
 
 /// Aggregate functions: they need state, which a row-wise query does not have.
 const AGGREGATES: &[&str] = &[
+    "any_value",
+    "approx_count_distinct",
     "approx_distinct",
     "approx_median",
     "approx_percentile_cont",
     "approx_percentile_cont_with_weight",
+    "arg_max",
+    "arg_min",
     "array_agg",
     "avg",
     "bit_and",
@@ -23,16 +27,22 @@ const AGGREGATES: &[&str] = &[
     "bool_or",
     "corr",
     "count",
+    "count_if",
     "covar",
     "covar_pop",
     "covar_samp",
     "first_value",
+    "group_concat",
     "grouping",
     "last_value",
+    "listagg",
     "max",
+    "max_by",
     "mean",
     "median",
     "min",
+    "min_by",
+    "mode",
     "nth_value",
     "percentile_cont",
     "quantile_cont",
@@ -64,16 +74,37 @@ const WINDOWS: &[&str] = &["cume_dist", "dense_rank", "lag", "lead", "ntile", "p
 const TIME_WINDOWS: &[&str] = &["cumulate", "hop", "session", "tumble"];
 
 /// Functions that give another answer each time.
-const VOLATILE: &[&str] = &[
-    "current_time",
-    "file_row_index",
-    "gen_random_uuid",
-    "input_file_name",
-    "rand",
-    "random",
-    "uuid",
-    "uuidv4",
-    "uuidv7",
+const VOLATILE: &[&str] = &["current_time", "gen_random_uuid", "rand", "random", "uuid", "uuidv4", "uuidv7"];
+
+/// Functions that take another function.
+const LAMBDAS: &[&str] = &[
+    "any_match",
+    "array_any_match",
+    "array_filter",
+    "array_first",
+    "array_transform",
+    "list_any_match",
+    "list_filter",
+    "list_first",
+    "list_transform",
+];
+
+/// Why there are no hashes.
+const HASHES: &str = "checksums are not built in; let the source's events carry them";
+
+/// Functions that have nothing to work on here or are left out, and why.
+const NOT_OFFERED: &[(&str, &str)] = &[
+    ("digest", HASHES),
+    ("file_row_index", "a topic has no files; the place in a source's file is not kept"),
+    ("input_file_name", "a topic has no files; let the source's events carry the name"),
+    ("md5", HASHES),
+    ("sha224", HASHES),
+    ("sha256", HASHES),
+    ("sha384", HASHES),
+    ("sha512", HASHES),
+    ("union_extract", "no column has a union type; keep one column for each kind of value, or a `json` column"),
+    ("union_tag", "no column has a union type; keep one column for each kind of value, or a `json` column"),
+    ("version", "it tells the build that runs, and another build would compute something else; write a constant"),
 ];
 
 /// Everything that a query is refused for at sight.
@@ -88,7 +119,9 @@ pub(crate) fn query(text: &Text) -> Vec<SqlError> {
         }
         if let Some((what, help)) = clause(token, before, after) {
             let at = match (span(token.span), after.and_then(|t| span(t.span))) {
-                (Some(a), Some(b)) if what.contains(" BY") => Some(crate::Span { start: a.start, end: b.end }),
+                (Some(a), Some(b)) if what.split_whitespace().nth(1).is_some_and(|w| TWO.contains(&w)) => {
+                    Some(crate::Span { start: a.start, end: b.end })
+                }
                 (a, _) => a,
             };
             errors.push(SqlError::new("sql-not-yet", format!("{what} in a query over a stream")).at(at).help(help));
@@ -105,6 +138,9 @@ pub(crate) fn query(text: &Text) -> Vec<SqlError> {
     errors
 }
 
+/// The second words of clauses with two.
+const TWO: &[&str] = &["BY", "WITH", "UPDATE", "SHARE", "VIEW"];
+
 fn clause(
     token: &TokenWithSpan,
     before: Option<&TokenWithSpan>,
@@ -117,7 +153,36 @@ fn clause(
     let by = is_keyword(after, Keyword::BY);
     let star = before.is_some_and(|t| t.token == Token::Mul);
     let paren = after.is_some_and(|t| t.token == Token::LParen);
+    let number = after.is_some_and(|t| matches!(t.token, Token::Number(..)));
+    let then = |keyword| is_keyword(after, keyword);
     Some(match word.keyword {
+        Keyword::SORT if by => ("SORT BY is not supported", "a stream has no end to sort; leave it out"),
+        Keyword::CLUSTER if by => {
+            ("CLUSTER BY is not supported", "the `key` of the service's `to` topic parts the rows")
+        }
+        Keyword::DISTRIBUTE if by => {
+            ("DISTRIBUTE BY is not supported", "the `key` of the service's `to` topic parts the rows")
+        }
+        Keyword::CONNECT if by => ("CONNECT BY is not supported", "a stream has no end to iterate to"),
+        Keyword::START if then(Keyword::WITH) => ("START WITH is not supported", "a stream has no end to iterate to"),
+        Keyword::LATERAL if then(Keyword::VIEW) => {
+            ("LATERAL VIEW is not supported", "write CROSS JOIN UNNEST(t.list) AS u(x)")
+        }
+        Keyword::FOR if then(Keyword::UPDATE) => {
+            ("FOR UPDATE is not supported", "an event never changes; leave it out")
+        }
+        Keyword::FOR if then(Keyword::SHARE) => ("FOR SHARE is not supported", "an event never changes; leave it out"),
+        Keyword::TOP if is_keyword(before, Keyword::SELECT) && (paren || number) => {
+            ("TOP is not supported", "a stream has no end; leave it out")
+        }
+        Keyword::TABLESAMPLE => ("TABLESAMPLE is not supported", "filter on a column, as in WHERE id LIKE '%7'"),
+        Keyword::PREWHERE => ("PREWHERE is not supported", "write WHERE"),
+        Keyword::INTO if !is_keyword(before, Keyword::INSERT) && !is_keyword(before, Keyword::MERGE) => {
+            ("INTO is not supported", "the service's `to` says where the rows go")
+        }
+        Keyword::MATCH_RECOGNIZE if paren => ("MATCH_RECOGNIZE is not supported", "patterns over events need state"),
+        Keyword::PIVOT if paren => ("PIVOT is not supported yet", "windows and aggregates come later"),
+        Keyword::UNPIVOT if paren => ("UNPIVOT is not supported", "UNNEST a list of the columns instead"),
         Keyword::ORDER if by => ("ORDER BY is not supported", "a stream has no end to sort; leave it out"),
         Keyword::GROUP if by => {
             ("GROUP BY is not supported yet", "this query works row by row; windows and aggregates come later")
@@ -148,8 +213,17 @@ fn clause(
 pub(crate) fn expression(text: &Text) -> Vec<SqlError> {
     let mut errors = Vec::new();
     for (i, token) in text.tokens.iter().enumerate() {
+        let mark = match &token.token {
+            Token::Placeholder(mark) => Some(mark.as_str()),
+            Token::AtSign => Some("@"),
+            _ => None,
+        };
+        if let Some(mark) = mark {
+            let error = SqlError::new("sql-placeholder", format!("`{mark}` stands for a value that nobody gives"));
+            errors.push(error.at(span(token.span)).help("write the value itself"));
+        }
         let Token::Word(word) = &token.token else { continue };
-        if text.tokens.get(i + 1).is_none_or(|t| t.token != Token::LParen) || word.quote_style.is_some() {
+        if text.tokens.get(i + 1).is_none_or(|t| t.token != Token::LParen) {
             continue;
         }
         let name = word.value.to_lowercase();
@@ -167,6 +241,11 @@ pub(crate) fn expression(text: &Text) -> Vec<SqlError> {
             SqlError::new("sql-volatile", format!("{name}() gives another answer each time")).help(
                 "a replayed event must compute what it computed before: derive the value from the event's columns",
             )
+        } else if is(LAMBDAS) {
+            SqlError::new("sql-lambda", format!("{name}() takes a lambda, which this SQL does not have"))
+                .help("UNNEST the list and work on its elements; `->` reads JSON")
+        } else if let Some((_, why)) = NOT_OFFERED.iter().find(|(known, _)| *known == name) {
+            SqlError::new("sql-no-function", format!("{name}() is not offered")).help(*why)
         } else {
             continue;
         };

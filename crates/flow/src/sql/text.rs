@@ -119,6 +119,37 @@ impl Text {
         self.tokens.get(at + 2).and_then(|t| span(t.span))
     }
 
+    /// The place of the last table or table function `name` (of any, without one) in FROM or a join.
+    pub(crate) fn find_table(&self, name: Option<&str>, call: bool) -> Option<Span> {
+        let at = self.tokens.iter().enumerate().rposition(|(i, token)| {
+            let Token::Word(word) = &token.token else { return false };
+            let before = i.checked_sub(1).and_then(|b| self.tokens.get(b));
+            let listed = before.is_some_and(|t| t.token == Token::Comma)
+                || [Keyword::FROM, Keyword::JOIN, Keyword::LATERAL].iter().any(|k| is_keyword(before, *k));
+            let called = self.tokens.get(i + 1).is_some_and(|t| t.token == Token::LParen);
+            listed && call == called && name.is_none_or(|name| word.value.eq_ignore_ascii_case(name))
+        })?;
+        self.tokens.get(at).and_then(|t| span(t.span))
+    }
+
+    /// The place of the first keyword of a kind.
+    pub(crate) fn find_keyword(&self, keyword: Keyword) -> Option<Span> {
+        self.tokens.iter().find(|t| is_keyword(Some(t), keyword)).and_then(|t| span(t.span))
+    }
+
+    /// The place of what an error of lowering tells of.
+    pub(crate) fn find_fault(&self, error: &SqlError) -> Option<Span> {
+        let mut quoted = error.message.split('`').skip(1).step_by(2);
+        match error.code {
+            "sql-subquery" => self.find_subquery(),
+            "sql-join-key" => self.find_table(quoted.next(), false),
+            "sql-two-topics" => self.find_table(quoted.last(), false),
+            "sql-join-kind" => self.find_keyword(Keyword::JOIN),
+            "sql-no-topic" => self.find_keyword(Keyword::VALUES),
+            _ => None,
+        }
+    }
+
     /// The place of the whole text.
     pub(crate) fn whole(&self) -> Option<Span> {
         let (first, last) = (self.tokens.first()?, self.tokens.last()?);
@@ -215,6 +246,10 @@ fn split_location(message: &str) -> (&str, Option<Location>) {
 }
 
 pub(crate) fn lower_first(message: &str) -> String {
+    // `ORDER BY …` stays as it is.
+    if message.chars().nth(1).is_some_and(char::is_uppercase) {
+        return message.to_owned();
+    }
     let mut chars = message.chars();
     let first = chars.next().map(|c| c.to_lowercase().collect::<String>()).unwrap_or_default();
     first + chars.as_str()

@@ -102,6 +102,11 @@ fn table(message: &str, span: Option<Span>, text: &Text, catalog: &Catalog) -> O
     let error = SqlError::new("sql-unknown-table", format!("there is no topic or lookup `{name}`"));
     let error = error.at(span.or_else(|| text.find_word(name.rsplit('.').next().unwrap_or(name), false)));
     let known = || catalog.topics.keys().chain(catalog.lookups.keys()).map(|n| n.as_str());
+    if let Some((_, last)) = name.rsplit_once('.')
+        && known().any(|known| known == last)
+    {
+        return Some(error.help(format!("write `{last}`: topics and lookups are in no schema")));
+    }
     Some(match nearest(name, known()) {
         Some(near) => error.help(format!("did you mean `{near}`?")),
         None => error.help(format!("known are {}", known().collect::<Vec<_>>().join(", "))),
@@ -128,6 +133,22 @@ fn other(message: &str, span: Option<Span>, text: &Text) -> SqlError {
         return SqlError::new("sql-duplicate-column", "two output columns have the same name")
             .at(span.or_else(|| text.whole()))
             .help("rename one with AS");
+    }
+    if let Some((_, rest)) = message.split_once("non-boolean predicate") {
+        let kind = rest.rsplit_once("returning ").map_or("another type", |(_, kind)| kind);
+        return SqlError::new("sql-condition", format!("a condition is true or false, this is of the type {kind}"))
+            .at(span.or_else(|| text.find_word("where", false)).or_else(|| text.whole()))
+            .help("compare it with something");
+    }
+    if message.to_lowercase().contains("subquery") {
+        return SqlError::new("sql-subquery", "a subquery within an expression is not supported")
+            .at(text.find_subquery().or(span).or_else(|| text.whole()))
+            .help("join with a lookup instead");
+    }
+    if message.contains("able Functions are not supported") {
+        return SqlError::new("sql-table-function", "a table function has rows that no topic has")
+            .at(text.find_table(None, true).or(span).or_else(|| text.whole()))
+            .help("a list becomes rows with CROSS JOIN UNNEST(generate_series(1, 3)) AS u(x)");
     }
     if message.starts_with("Dot access not supported") {
         return SqlError::new("sql-field-access", "a field of a computed struct is not reached with a dot")

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
+mod functions;
 mod golden;
 mod lookups;
 mod one_by_one;

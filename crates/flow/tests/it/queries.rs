@@ -63,3 +63,18 @@ fn a_broken_rule_is_named_and_a_guard_holds() {
     assert_eq!(verdicts.broken, [(1, vec![1]), (2, vec![1]), (3, vec![0])]);
     assert!(verdicts.failed.is_empty());
 }
+
+#[test]
+fn the_steps_can_be_read_and_filters_on_the_topic_go_before_lookups() {
+    let sql = "SELECT t.k, l.v + 1 AS next FROM t JOIN l ON l.k = t.k WHERE t.a > 1 AND l.v > 2";
+    let query = plan_query(sql, &catalog()).unwrap();
+    let steps: Vec<String> = query.explain().lines().map(str::to_owned).collect();
+    let place = |word: &str| steps.iter().position(|s| s.starts_with(word)).unwrap_or_else(|| panic!("{steps:#?}"));
+    assert_eq!(place("read t"), 0);
+    assert!(place("filter t.a > 1") < place("inner join with lookup l by t.k"), "{steps:#?}");
+    assert!(place("inner join") < place("filter l.v > 2"), "{steps:#?}");
+    assert_eq!(query.passes_through("k").as_deref(), Some("k"));
+    assert_eq!(query.passes_through("a"), None);
+    assert_eq!(query.inputs(), [Name::new("t").unwrap()]);
+    assert_eq!(query.lookups(), [Name::new("l").unwrap()]);
+}
