@@ -54,5 +54,5 @@ pub use lookup::{LookupError, LookupSet, LookupTable};
 pub use outcome::{Failed, Origin, Processed, REASON_CHARS_MAX};
 pub use predicate::{Predicate, plan_predicate};
 pub use query::{Query, plan_query};
-pub use routes::{RouteCase, RouteMode, RouteTarget, Routed, Routes, plan_routes};
+pub use routes::{ROUTE_UNMATCHED, RouteCase, RouteMode, RouteOtherwise, RouteTarget, Routed, Routes, plan_routes};
 pub use rules::{RULES_MAX, Rules, Verdicts, plan_rules};

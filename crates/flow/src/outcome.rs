@@ -9,7 +9,8 @@ use millstream_event::Name;
 pub struct Failed {
     /// The row of the input batch.
     pub row: u32,
-    /// `overflow`, `division-by-zero`, `cast` or `expression`; `route-target` for a route without a topic.
+    /// `overflow`, `division-by-zero`, `cast` or `expression`; `route-target` for a route without a topic,
+    /// `route-unmatched` for a row that no case takes.
     pub code: &'static str,
     /// What failed, with the expression's text, at most [`REASON_CHARS_MAX`] characters.
     pub reason: String,

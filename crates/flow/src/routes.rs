@@ -33,6 +33,20 @@ pub enum RouteTarget {
     },
 }
 
+/// What becomes of rows that no case takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RouteOtherwise {
+    /// They go there.
+    To(RouteTarget),
+    /// They are left out and counted.
+    Drop,
+    /// They fail with the code [`ROUTE_UNMATCHED`].
+    DeadLetter,
+}
+
+/// The code of a row that no case of a route takes, where that is a failure.
+pub const ROUTE_UNMATCHED: &str = "route-unmatched";
+
 /// One case of a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteCase {
@@ -46,7 +60,7 @@ pub struct RouteCase {
 pub fn plan_routes(
     mode: RouteMode,
     cases: &[RouteCase],
-    otherwise: &RouteTarget,
+    otherwise: &RouteOtherwise,
     schema: &Schema,
 ) -> Result<Routes, Vec<(usize, SqlError)>> {
     let mut errors = Vec::new();
@@ -59,7 +73,12 @@ pub fn plan_routes(
             planned.push((when, to));
         }
     }
-    match plan_target(otherwise, schema, &mut targets) {
+    let rest = match otherwise {
+        RouteOtherwise::To(to) => plan_target(to, schema, &mut targets).map(Rest::To),
+        RouteOtherwise::Drop => Ok(Rest::Drop),
+        RouteOtherwise::DeadLetter => Ok(Rest::DeadLetter),
+    };
+    match rest {
         Ok(otherwise) if errors.is_empty() => Ok(Routes { mode, cases: planned, otherwise, targets }),
         Ok(_) => Err(errors),
         Err(error) => {
@@ -74,8 +93,15 @@ pub fn plan_routes(
 pub struct Routes {
     mode: RouteMode,
     cases: Vec<(Predicate, Target)>,
-    otherwise: Target,
+    otherwise: Rest,
     targets: Vec<Name>,
+}
+
+#[derive(Debug)]
+enum Rest {
+    To(Target),
+    Drop,
+    DeadLetter,
 }
 
 #[derive(Debug)]
@@ -91,8 +117,18 @@ enum Target {
 pub struct Routed {
     /// For each of [`Routes::targets`] its rows, in order.
     pub rows: Vec<Vec<u32>>,
-    /// The rows that go nowhere because a condition failed or a name is not in its list; in order.
+    /// The rows that go nowhere because a condition failed, a name is not in its list, or no case takes them and that
+    /// is a failure; in order.
     pub failed: Vec<Failed>,
+    /// The rows that no case takes and that are left out ([`RouteOtherwise::Drop`]); in order.
+    pub dropped: Vec<u32>,
+}
+
+fn unmatched(row: u32, failed: &mut [Option<Failed>]) {
+    if let Some(slot) = failed.get_mut(row as usize) {
+        let reason = "no case of the route is true for it".to_owned();
+        slot.get_or_insert(Failed { row, code: ROUTE_UNMATCHED, reason });
+    }
 }
 
 fn place(targets: &mut Vec<Name>, name: &Name) -> usize {
@@ -168,7 +204,12 @@ impl Routes {
             open.retain(|row| !is_failed(row) && !done(row));
         }
         let rest: Vec<u32> = open.into_iter().filter(|row| matched.get(*row as usize) == Some(&false)).collect();
-        self.send(&self.otherwise, rows, &rest, &mut sent, &mut failed);
+        let mut dropped = Vec::new();
+        match &self.otherwise {
+            Rest::To(to) => self.send(to, rows, &rest, &mut sent, &mut failed),
+            Rest::Drop => dropped = rest,
+            Rest::DeadLetter => rest.into_iter().for_each(|row| unmatched(row, &mut failed)),
+        }
         let mut lists = vec![Vec::new(); self.targets.len()];
         for (row, target) in sent {
             if failed.get(row as usize).is_some_and(Option::is_none)
@@ -181,7 +222,7 @@ impl Routes {
             list.sort_unstable();
             list.dedup();
         }
-        Routed { rows: lists, failed: failed.into_iter().flatten().collect() }
+        Routed { rows: lists, failed: failed.into_iter().flatten().collect(), dropped }
     }
 
     /// The condition on the rows still open.

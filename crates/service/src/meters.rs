@@ -22,6 +22,7 @@ pub struct Meters {
     pub(crate) events_in: AtomicU64,
     pub(crate) events_out: AtomicU64,
     pub(crate) dropped_by_check: AtomicU64,
+    pub(crate) dropped_by_route: AtomicU64,
     pub(crate) commits: AtomicU64,
     pub(crate) commits_failed: AtomicU64,
     pub(crate) restarts: AtomicU64,
@@ -58,6 +59,9 @@ pub struct Counts {
     pub broken_rules: BTreeMap<String, u64>,
     /// Events that a check with `else: drop` dropped.
     pub dropped_by_check: u64,
+    /// Events that no case of a route with `otherwise: drop` took.
+    #[serde(default)]
+    pub dropped_by_route: u64,
     /// Events that inner joins dropped, by lookup.
     pub dropped_by_lookup: BTreeMap<Name, u64>,
     /// Commits that succeeded.
@@ -78,6 +82,11 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// All events left out on purpose: by a check, a lookup join or a route.
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped_by_check + self.dropped_by_route + self.dropped_by_lookup.values().sum::<u64>()
+    }
+
     /// All dead letters.
     pub fn dead_letters_total(&self) -> u64 {
         self.dead_letters.values().sum()
@@ -92,6 +101,7 @@ pub(crate) struct Tally {
     pub(crate) dead_letters: Vec<(String, u64)>,
     pub(crate) broken_rules: Vec<(String, u64)>,
     pub(crate) dropped_by_check: u64,
+    pub(crate) dropped_by_route: u64,
     pub(crate) dropped_by_lookup: Vec<(Name, u64)>,
 }
 
@@ -114,6 +124,7 @@ impl Tally {
     pub(crate) fn add(&mut self, other: Self) {
         self.events_in += other.events_in;
         self.dropped_by_check += other.dropped_by_check;
+        self.dropped_by_route += other.dropped_by_route;
         for (topic, n) in &other.out {
             self.out(topic, *n);
         }
@@ -145,6 +156,7 @@ impl Meters {
             dead_letters: self.dead_letters.lock().clone(),
             broken_rules: self.broken_rules.lock().clone(),
             dropped_by_check: get(&self.dropped_by_check),
+            dropped_by_route: get(&self.dropped_by_route),
             dropped_by_lookup: self.dropped_by_lookup.lock().clone(),
             commits: get(&self.commits),
             commits_failed: get(&self.commits_failed),
@@ -161,6 +173,7 @@ impl Meters {
         self.latency.record(took);
         add(&self.events_in, tally.events_in);
         add(&self.dropped_by_check, tally.dropped_by_check);
+        add(&self.dropped_by_route, tally.dropped_by_route);
         if !tally.out.is_empty() {
             add(&self.events_out, tally.out.iter().map(|(_, n)| n).sum());
             let mut topics = self.out_by_topic.lock();

@@ -77,6 +77,8 @@ impl Map {
 struct Way {
     rows: RecordBatch,
     map: Map,
+    /// Rows of the piece that the route left out, one entry for each row made of them.
+    dropped: Vec<u32>,
     failed: BTreeMap<u32, Failure>,
 }
 
@@ -142,7 +144,7 @@ impl Plan {
         lookups: &LookupSet,
         staged: &mut Staged,
     ) -> Result<(), Broken> {
-        let mut way = Way { rows: piece.rows.clone(), map: Map::Same, failed: BTreeMap::new() };
+        let mut way = Way { rows: piece.rows.clone(), map: Map::Same, dropped: Vec::new(), failed: BTreeMap::new() };
         let mut aside = None;
         if let Some(check) = &self.def.check {
             aside = self.check(check, &mut way, staged)?;
@@ -150,8 +152,7 @@ impl Plan {
         self.work(&mut way, lookups, staged);
         let mut parts = self.place(&mut way, from)?;
         if let (Some(outlet), Some((rows, map))) = (&self.aside, aside) {
-            let way = &mut Way { rows, map, failed: std::mem::take(&mut way.failed) };
-            let placed = put(outlet, &way.rows, None, from, &way.map, &mut way.failed)?;
+            let placed = put(outlet, &rows, None, from, &map, &mut way.failed)?;
             parts.extend(placed.into_iter().map(|placed| (outlet, placed)));
         }
         let failed: BTreeSet<u32> = way.failed.keys().copied().collect();
@@ -163,6 +164,7 @@ impl Plan {
                 staged.appends.push((name.clone(), outlet.info.schema_version, rows.0, rows.1));
             }
         }
+        staged.tally.dropped_by_route += way.dropped.iter().filter(|row| !failed.contains(row)).count() as u64;
         for (row, failure) in way.failed {
             staged.letters.push(self.letter(piece, row as usize, failure));
         }
@@ -265,6 +267,7 @@ impl Plan {
                     let failure = Failure { code: failed.code.to_owned(), reason: failed.reason, rules: Vec::new() };
                     way.failed.insert(way.map.of(failed.row), failure);
                 }
+                way.dropped.extend(routed.dropped.into_iter().map(|row| way.map.of(row)));
                 for (outlet, rows) in self.outlets.iter().zip(routed.rows) {
                     let placed = put(outlet, &way.rows, Some(rows), from, &way.map, &mut way.failed)?;
                     parts.extend(placed.into_iter().map(|placed| (outlet, placed)));

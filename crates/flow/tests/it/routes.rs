@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use millstream_event::{Column, Name, Schema};
-use millstream_flow::{RouteCase, RouteMode, RouteTarget, plan_predicate, plan_routes, plan_rules};
+use millstream_flow::{
+    ROUTE_UNMATCHED, RouteCase, RouteMode, RouteOtherwise, RouteTarget, plan_predicate, plan_routes, plan_rules,
+};
 
 fn schema() -> Schema {
     let columns = [("country", "string"), ("a", "bigint!"), ("b", "bigint")];
@@ -25,6 +27,10 @@ fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
+fn rest() -> RouteOtherwise {
+    RouteOtherwise::To(RouteTarget::Topic(name("rest")))
+}
+
 fn case(when: &str, to: &str) -> RouteCase {
     RouteCase { when: when.to_owned(), to: RouteTarget::Topic(name(to)) }
 }
@@ -32,7 +38,7 @@ fn case(when: &str, to: &str) -> RouteCase {
 #[test]
 fn the_first_true_case_takes_the_row_and_null_does_not_match() {
     let cases = [case("b > 0", "good"), case("a >= 20", "big")];
-    let routes = plan_routes(RouteMode::First, &cases, &RouteTarget::Topic(name("rest")), &schema()).unwrap();
+    let routes = plan_routes(RouteMode::First, &cases, &rest(), &schema()).unwrap();
     assert_eq!(routes.targets(), [name("good"), name("big"), name("rest")]);
     let routed = routes.run(&rows());
     assert_eq!(routed.rows, [vec![0, 3], vec![1, 2], vec![]]);
@@ -42,11 +48,11 @@ fn the_first_true_case_takes_the_row_and_null_does_not_match() {
 #[test]
 fn a_case_is_not_evaluated_on_rows_that_an_earlier_one_took() {
     let cases = [case("b = 0", "zero"), case("a / b > 1", "ratio")];
-    let routes = plan_routes(RouteMode::First, &cases, &RouteTarget::Topic(name("rest")), &schema()).unwrap();
+    let routes = plan_routes(RouteMode::First, &cases, &rest(), &schema()).unwrap();
     let routed = routes.run(&rows());
     assert_eq!(routed.rows, [vec![1], vec![3], vec![0, 2]]);
     assert!(routed.failed.is_empty());
-    let routes = plan_routes(RouteMode::All, &cases, &RouteTarget::Topic(name("rest")), &schema()).unwrap();
+    let routes = plan_routes(RouteMode::All, &cases, &rest(), &schema()).unwrap();
     let routed = routes.run(&rows());
     assert_eq!(routed.rows, [vec![], vec![3], vec![0, 2]]);
     assert_eq!(routed.failed.iter().map(|f| (f.row, f.code)).collect::<Vec<_>>(), [(1, "division-by-zero")]);
@@ -55,15 +61,33 @@ fn a_case_is_not_evaluated_on_rows_that_an_earlier_one_took() {
 #[test]
 fn all_sends_to_every_true_case_and_otherwise_takes_the_rest() {
     let cases = [case("b > 0", "good"), case("a >= 40", "big"), case("a > 39", "big")];
-    let routes = plan_routes(RouteMode::All, &cases, &RouteTarget::Topic(name("rest")), &schema()).unwrap();
+    let routes = plan_routes(RouteMode::All, &cases, &rest(), &schema()).unwrap();
     assert_eq!(routes.run(&rows()).rows, [vec![0, 3], vec![3], vec![1, 2]]);
 }
 
 #[test]
+fn what_no_case_takes_can_be_dropped_or_fail_by_name() {
+    let cases = [case("b > 0", "good"), case("a / b > 1000", "huge")];
+    for mode in [RouteMode::First, RouteMode::All] {
+        let routes = plan_routes(mode, &cases, &RouteOtherwise::Drop, &schema()).unwrap();
+        assert_eq!(routes.targets(), [name("good"), name("huge")], "nothing is a topic");
+        let routed = routes.run(&rows());
+        assert_eq!((routed.rows, routed.dropped), (vec![vec![0, 3], vec![]], vec![2]));
+        // A row that a condition fails on is not one that no case takes.
+        assert_eq!(routed.failed.iter().map(|f| (f.row, f.code)).collect::<Vec<_>>(), [(1, "division-by-zero")]);
+        let routes = plan_routes(mode, &cases, &RouteOtherwise::DeadLetter, &schema()).unwrap();
+        let routed = routes.run(&rows());
+        assert_eq!((routed.rows, routed.dropped), (vec![vec![0, 3], vec![]], vec![]));
+        let failed: Vec<_> = routed.failed.iter().map(|f| (f.row, f.code)).collect();
+        assert_eq!(failed, [(1, "division-by-zero"), (2, ROUTE_UNMATCHED)]);
+    }
+}
+
+#[test]
 fn a_template_sends_by_value_and_refuses_names_outside_its_list() {
-    let template = |topics: &[&str]| RouteTarget::Template {
-        text: "orders_{country}".to_owned(),
-        topics: topics.iter().map(|t| name(t)).collect(),
+    let template = |topics: &[&str]| {
+        let topics = topics.iter().map(|t| name(t)).collect();
+        RouteOtherwise::To(RouteTarget::Template { text: "orders_{country}".to_owned(), topics })
     };
     let routes = plan_routes(RouteMode::First, &[], &template(&["orders_de", "orders_uk"]), &schema()).unwrap();
     let routed = routes.run(&rows());
@@ -74,6 +98,7 @@ fn a_template_sends_by_value_and_refuses_names_outside_its_list() {
     );
     assert!(routed.failed[0].reason.contains("orders_fr"));
     let wrong = RouteTarget::Template { text: "orders_{contry}".to_owned(), topics: vec![name("orders_de")] };
+    let wrong = RouteOtherwise::To(wrong);
     let errors = plan_routes(RouteMode::First, &[], &wrong, &schema()).unwrap_err();
     assert_eq!(errors[0].0, 0);
     assert_eq!(errors[0].1.help.as_deref(), Some("did you mean `country`?"));

@@ -146,7 +146,7 @@ pub struct ServiceStatus {
     /// How often each rule of `check` was broken; an event may break several.
     #[serde(default)]
     pub broken_rules: BTreeMap<String, u64>,
-    /// Events left out on purpose (`else: drop`, an inner join without a match).
+    /// Events left out on purpose (`else: drop`, an inner join without a match, `otherwise: drop`).
     pub dropped: u64,
     /// How often a task has been started again after a failure.
     pub restarts: u64,

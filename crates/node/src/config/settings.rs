@@ -247,6 +247,8 @@ pub enum Format {
     Ndjson,
     /// Comma-separated values with a header line.
     Csv,
+    /// Arrow IPC (file sources and file sinks only): files and streams are read, streams are written.
+    Arrow,
 }
 
 /// How bytes are packed.
@@ -468,6 +470,11 @@ impl RouteSettings {
     /// The cases, whichever way they are taken.
     pub fn cases(&self) -> &[CaseSettings] {
         self.first.as_deref().or(self.all.as_deref()).unwrap_or_default()
+    }
+
+    /// The topic of events that match no case; `None` where they are dropped or become dead letters.
+    pub fn otherwise_topic(&self) -> Option<&Spanned<String>> {
+        Some(&self.otherwise).filter(|to| !matches!(to.value.as_str(), "drop" | "dead_letter"))
     }
 }
 

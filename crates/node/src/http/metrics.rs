@@ -58,9 +58,7 @@ pub(super) async fn metrics(State(node): State<Node>) -> impl IntoResponse {
     });
     counter("millstream_lag_events", "Events not read yet.", &|s| s.lag.to_string());
     counter("millstream_instances", "Workers.", &|s| s.instances.to_string());
-    counter("millstream_dropped_total", "Events left out on purpose.", &|s| {
-        (s.counts.dropped_by_check + s.counts.dropped_by_lookup.values().sum::<u64>()).to_string()
-    });
+    dropped(&mut page, &statuses);
     page.head("millstream_dead_letters_total", "counter", "Dead letters by component and code.");
     for s in &statuses {
         for (code, n) in &s.counts.dead_letters {
@@ -79,6 +77,18 @@ pub(super) async fn metrics(State(node): State<Node>) -> impl IntoResponse {
     page.head("process_resident_memory_peak_bytes", "gauge", "The most memory ever resident.");
     page.line("process_resident_memory_peak_bytes", &[], rss);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], page.0)
+}
+
+fn dropped(page: &mut Page, statuses: &[millstream_service::Status]) {
+    const NAME: &str = "millstream_dropped_total";
+    page.head(NAME, "counter", "Events left out on purpose, by what left them out.");
+    for s in statuses.iter().filter(|s| s.kind == Kind::Service) {
+        let by_lookup: u64 = s.counts.dropped_by_lookup.values().sum();
+        let by = [("check", s.counts.dropped_by_check), ("lookup", by_lookup), ("route", s.counts.dropped_by_route)];
+        for (reason, n) in by {
+            page.line(NAME, &[("name", s.name.as_str()), ("kind", "service"), ("by", reason)], n);
+        }
+    }
 }
 
 fn latency(page: &mut Page, statuses: &[millstream_service::Status]) {

@@ -15,7 +15,7 @@ pub(super) fn targets(settings: &ServiceSettings) -> Vec<Spanned<Name>> {
         out.push(Spanned { value: name.clone(), span: *span });
     }
     if let Some(route) = &settings.route {
-        let plain = route.cases().iter().map(|c| &c.to).chain([&route.otherwise]);
+        let plain = route.cases().iter().map(|c| &c.to).chain(route.otherwise_topic());
         let plain = plain.filter(|to| !to.value.contains('{'));
         out.extend(plain.filter_map(|to| Some(Spanned { value: Name::new(&to.value).ok()?, span: to.span })));
         if route.cases().iter().any(|c| c.to.value.contains('{')) {

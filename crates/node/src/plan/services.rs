@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use millstream_service::event::{Name, Schema};
 use millstream_service::flow::{
-    Catalog, Query, RouteCase, RouteMode, RouteTarget, Routes, Rules, SqlError, plan_query, plan_routes, plan_rules,
+    Catalog, Query, RouteCase, RouteMode, RouteOtherwise, RouteTarget, Routes, Rules, SqlError, plan_query,
+    plan_routes, plan_rules,
 };
 use millstream_service::log::TopicSpec;
 use millstream_service::{Else, Output, dead_letter, tagged};
@@ -197,18 +198,17 @@ impl Planner<'_> {
 
     fn output(&mut self, settings: &ServiceSettings, schema: &Schema) -> Option<Output> {
         let Some(route) = &settings.route else { return Some(Output::To(settings.to.as_ref()?.value.clone())) };
-        if matches!(route.otherwise.value.as_str(), "drop" | "dead_letter") {
-            let message = format!("`otherwise: {}` is not in this version yet", route.otherwise.value);
-            self.report(route.otherwise.span, Diagnostic::error("not-yet", message).label("name a topic"));
-            return None;
-        }
         let listed: Vec<Name> = route.targets.iter().flatten().map(|t| t.value.clone()).collect();
         let cases: Vec<Option<RouteCase>> = route
             .cases()
             .iter()
             .map(|c| Some(RouteCase { when: c.when.text.clone(), to: self.target(&c.to, &listed)? }))
             .collect();
-        let otherwise = self.target(&route.otherwise, &[])?;
+        let otherwise = match route.otherwise_topic() {
+            Some(to) => RouteOtherwise::To(self.target(to, &[])?),
+            None if route.otherwise.value == "drop" => RouteOtherwise::Drop,
+            None => RouteOtherwise::DeadLetter,
+        };
         let cases: Vec<RouteCase> = cases.into_iter().collect::<Option<_>>()?;
         let mode = if route.first.is_some() { RouteMode::First } else { RouteMode::All };
         match plan_routes(mode, &cases, &otherwise, schema) {

@@ -276,7 +276,6 @@ impl Inner {
 fn service_status(found: &millstream_service::Status, rates: &Rates) -> ServiceStatus {
     let counts = &found.counts;
     let (state, reason) = run_state(found.state.clone());
-    let dropped: u64 = counts.dropped_by_lookup.values().sum();
     let outputs = counts.out_by_topic.iter();
     ServiceStatus {
         name: found.name.to_string(),
@@ -295,7 +294,7 @@ fn service_status(found: &millstream_service::Status, rates: &Rates) -> ServiceS
         dead_letters: counts.dead_letters_total(),
         dead_letters_by_code: counts.dead_letters.clone(),
         broken_rules: counts.broken_rules.clone(),
-        dropped: counts.dropped_by_check + dropped,
+        dropped: counts.dropped_total(),
         restarts: counts.restarts,
         commits: counts.commits,
         commit_latency: rates.latency,

@@ -133,3 +133,28 @@ async fn an_event_posted_is_answered_with_its_place() {
     node.shutdown(LIMIT).await.unwrap();
     assert_eq!(world.out().len(), 1, "a stop in order completes the files");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_case_of_a_route_takes_is_dropped_and_counted_or_a_dead_letter() {
+    let world = World::new(20);
+    let routes = r#"  keeps: {from: valid, route: {first: [{when: id = 'o1', to: kept}], otherwise: drop}}
+  refuses: {from: kept, route: {all: [{when: id = 'o2', to: chosen}], otherwise: dead_letter}}
+sinks:
+  chosen: {from: [chosen], stdout: {}}
+"#;
+    let yaml = crate::world::PIPELINE.replace("sinks:\n", routes);
+    std::fs::write(world.dir.path().join("pipeline.yaml"), yaml).unwrap();
+    let node = world.start(true).await;
+    node.finished().await.unwrap();
+    let status = node.status().await;
+    let of = |name: &str| status.services.iter().find(|s| s.name == name).unwrap();
+    assert_eq!((of("keeps").events_in, of("keeps").events_out, of("keeps").dropped), (18, 1, 17));
+    assert_eq!((of("refuses").dropped, of("refuses").dead_letters_by_code["route-unmatched"]), (0, 1));
+    let metrics = http(&node, "GET", "/metrics", "").await.1;
+    let line = "millstream_dropped_total{name=\"keeps\",kind=\"service\",by=\"route\"} 17";
+    assert!(metrics.contains(line), "{metrics}");
+    let (code, letters) = http(&node, "GET", "/api/dlq/refuses", "").await;
+    assert_eq!((code, letters.lines().count()), (200, 1), "{letters}");
+    assert!(letters.contains("route-unmatched") && letters.contains("no case of the route is true"), "{letters}");
+    node.shutdown(LIMIT).await.unwrap();
+}

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use millstream_service::event::Schema;
-use millstream_service::flow::{LookupSchema, LookupTable, RouteCase, RouteMode, RouteTarget, plan_query, plan_routes};
+use millstream_service::flow::{
+    LookupSchema, LookupTable, ROUTE_UNMATCHED, RouteCase, RouteMode, RouteOtherwise, RouteTarget, plan_query,
+    plan_routes,
+};
 use millstream_service::{Else, LookupPublisher, Output, State, Work};
 use serde_json::json;
 
@@ -133,7 +136,8 @@ async fn routes_send_each_event_to_its_topics_and_a_failed_event_to_none() {
     bed.topic("by_null", &[("k", "string!"), ("n", "bigint!")], &["n"], 3).await;
     let case = |when: &str, to: &str| RouteCase { when: when.into(), to: RouteTarget::Topic(name(to)) };
     let cases = [case("n >= 50", "high"), case("n % 10 = 0", "by_null")];
-    let routes = plan_routes(RouteMode::All, &cases, &RouteTarget::Topic(name("low")), &schema(COLUMNS)).unwrap();
+    let low = RouteOtherwise::To(RouteTarget::Topic(name("low")));
+    let routes = plan_routes(RouteMode::All, &cases, &low, &schema(COLUMNS)).unwrap();
     let mut def = pass("decide", "raw", "low");
     def.output = Output::Route(Arc::new(routes));
     bed.runner.start_service(def).await.unwrap();
@@ -149,6 +153,59 @@ async fn routes_send_each_event_to_its_topics_and_a_failed_event_to_none() {
     assert_eq!(bed.numbers("high", "n").await, (50..100).filter(|n| *n != 70).collect::<Vec<_>>());
     assert_eq!(bed.numbers("by_null", "n").await, (0..100).step_by(10).filter(|n| *n != 70).collect::<Vec<_>>());
     assert_eq!(bed.numbers("low", "n").await, (0..50).filter(|n| n % 10 != 0).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_case_takes_is_dropped_and_counted_or_a_dead_letter_by_name() {
+    let bed = Bed::new();
+    bed.topic("raw", COLUMNS, &["k"], 2).await;
+    for (service, to, otherwise) in
+        [("drops", "high", RouteOtherwise::Drop), ("refuses", "also_high", RouteOtherwise::DeadLetter)]
+    {
+        bed.topic(to, COLUMNS, &["k"], 2).await;
+        let case = RouteCase { when: "100 / (n - 4) >= 0".into(), to: RouteTarget::Topic(name(to)) };
+        let routes = plan_routes(RouteMode::First, &[case], &otherwise, &schema(COLUMNS)).unwrap();
+        let mut def = pass(service, "raw", to);
+        def.output = Output::Route(Arc::new(routes));
+        bed.runner.start_service(def).await.unwrap();
+    }
+    bed.runner.start_source(Numbers::new(50).def("raw")).await.unwrap();
+    bed.drained().await;
+    for to in ["high", "also_high"] {
+        assert_eq!(bed.numbers(to, "n").await, (5..50).collect::<Vec<_>>());
+    }
+    let counts = bed.runner.handle(&name("drops")).unwrap().counts();
+    assert_eq!((counts.dropped_by_route, counts.dropped_total(), counts.dead_letters_total()), (4, 4, 1));
+    let letters = bed.rows("drops.dlq").await;
+    assert_eq!((letters.len(), &letters[0].2["code"]), (1, &json!("division-by-zero")), "a failure is not dropped");
+    let counts = bed.runner.handle(&name("refuses")).unwrap().counts();
+    assert_eq!((counts.dropped_total(), counts.dead_letters[ROUTE_UNMATCHED]), (0, 4));
+    let letters = bed.rows("refuses.dlq").await;
+    let mut unmatched: Vec<i64> = letters
+        .iter()
+        .filter(|(_, _, l)| l["code"] == ROUTE_UNMATCHED)
+        .map(|(_, _, l)| l["event"]["n"].as_i64().unwrap())
+        .collect();
+    unmatched.sort_unstable();
+    assert_eq!((unmatched, letters.len()), (vec![0, 1, 2, 3], 5));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_fails_beside_one_that_is_put_aside_is_a_dead_letter_all_the_same() {
+    let bed = Bed::new();
+    for topic in ["raw", "good", "aside"] {
+        bed.topic(topic, COLUMNS, &["k"], 1).await;
+    }
+    let rules = [("is_even", "n % 2 = 0"), ("divides", "100 / (n - 4) > -1000")];
+    let def = checked(pass("sorts", "raw", "good"), COLUMNS, &rules, Else::Topic(name("aside")));
+    bed.runner.start_service(def).await.unwrap();
+    bed.runner.start_source(Numbers::new(10).def("raw")).await.unwrap();
+    bed.drained().await;
+    assert_eq!(bed.numbers("good", "n").await, [0, 2, 6, 8]);
+    assert_eq!(bed.numbers("aside", "n").await, [1, 3, 5, 7, 9]);
+    let letters = bed.rows("sorts.dlq").await;
+    assert_eq!(letters.len(), 1);
+    assert_eq!((&letters[0].2["code"], &letters[0].2["event"]["n"]), (&json!("division-by-zero"), &json!(4)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
