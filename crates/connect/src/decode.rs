@@ -1,6 +1,7 @@
 //! Bytes to events, whatever the format: what file, stdin and HTTP sources share.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
 use arrow_array::RecordBatch;
@@ -22,6 +23,8 @@ pub enum Format {
     Ndjson,
     /// Comma-separated values; the first record names the columns.
     Csv,
+    /// Arrow IPC, files and streams; sinks write streams.
+    Arrow,
 }
 
 impl Format {
@@ -30,13 +33,27 @@ impl Format {
         match self {
             Self::Ndjson => "ndjson",
             Self::Csv => "csv",
+            Self::Arrow => "arrows",
+        }
+    }
+
+    /// The format that a file's name tells.
+    pub fn of(path: &Path) -> Option<Self> {
+        match path.extension()?.to_str()? {
+            "ndjson" | "jsonl" | "json" => Some(Self::Ndjson),
+            "csv" => Some(Self::Csv),
+            "arrow" | "arrows" | "feather" => Some(Self::Arrow),
+            _ => None,
         }
     }
 }
 
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.suffix())
+        f.write_str(match self {
+            Self::Arrow => "arrow",
+            text => text.suffix(),
+        })
     }
 }
 
@@ -47,7 +64,8 @@ impl FromStr for Format {
         match text {
             "ndjson" | "json" | "jsonl" => Ok(Self::Ndjson),
             "csv" => Ok(Self::Csv),
-            _ => Err(format!("`{text}` is no format; there are `ndjson` and `csv`")),
+            "arrow" => Ok(Self::Arrow),
+            _ => Err(format!("`{text}` is no format; there are `ndjson`, `csv` and `arrow`")),
         }
     }
 }

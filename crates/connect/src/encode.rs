@@ -6,7 +6,7 @@ use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 
 use crate::decode::Format;
-use crate::event::{Column, Schema, csv, json};
+use crate::event::{Column, Schema, csv, ipc, json};
 use crate::service::ConnectError;
 
 /// An encoder for the columns it saw last.
@@ -18,6 +18,7 @@ pub(crate) struct Encode {
 enum Kind {
     Ndjson(json::Encoder),
     Csv(csv::Encoder),
+    Arrow(Box<ipc::StreamWriter>),
 }
 
 impl Encode {
@@ -39,6 +40,11 @@ impl Encode {
         let kind = match self.format {
             Format::Ndjson => Kind::Ndjson(json::Encoder::new(&schema, json::Decimals::default())),
             Format::Csv => Kind::Csv(csv::Encoder::new(&schema)),
+            Format::Arrow => {
+                let writer = ipc::StreamWriter::new(&schema);
+                let fault = |e: ipc::Error| ConnectError::permanent(format!("the columns cannot be written: {e}"));
+                Kind::Arrow(Box::new(writer.map_err(fault)?))
+            }
         };
         self.known = Some((columns.clone(), kind));
         Ok(())
@@ -46,19 +52,27 @@ impl Encode {
 
     /// What stands at the start of a file.
     pub(crate) fn header(&self, out: &mut Vec<u8>) {
-        if let Some((_, Kind::Csv(encoder))) = &self.known {
-            encoder.header(out);
+        match &self.known {
+            Some((_, Kind::Csv(encoder))) => encoder.header(out),
+            Some((_, Kind::Arrow(writer))) => out.extend_from_slice(writer.header()),
+            Some((_, Kind::Ndjson(_))) | None => {}
         }
     }
 
     /// Appends all rows. [`Encode::ready`] was called for their columns.
-    pub(crate) fn rows(&self, rows: &RecordBatch, out: &mut Vec<u8>) -> Result<(), ConnectError> {
-        let done = match &self.known {
+    pub(crate) fn rows(&mut self, rows: &RecordBatch, out: &mut Vec<u8>) -> Result<(), ConnectError> {
+        let fault = |what: String, format: Format| {
+            ConnectError::permanent(format!("the events cannot be written as {format}: {what}"))
+        };
+        let done = match &mut self.known {
             Some((_, Kind::Ndjson(encoder))) => encoder.encode(rows, out),
             Some((_, Kind::Csv(encoder))) => encoder.encode(rows, out),
+            Some((_, Kind::Arrow(writer))) => {
+                return writer.rows(rows, out).map_err(|e| fault(e.to_string(), self.format));
+            }
             None => Ok(()),
         };
-        done.map_err(|e| ConnectError::permanent(format!("the events cannot be written as {}: {e}", self.format)))
+        done.map_err(|e| fault(e.to_string(), self.format))
     }
 }
 

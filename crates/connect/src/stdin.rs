@@ -196,8 +196,13 @@ impl Stream<'_> {
     }
 
     fn decoder(&mut self, format: Format, unknown: Unknown, schema: &Schema) -> Result<Option<Decode>, ConnectError> {
-        if format == Format::Ndjson {
-            return Ok(Some(Decode::ndjson(schema, unknown)));
+        match format {
+            Format::Ndjson => return Ok(Some(Decode::ndjson(schema, unknown))),
+            Format::Csv => {}
+            Format::Arrow => {
+                let what = "Arrow is read from files, not from standard input; write it to a file";
+                return Err(ConnectError::permanent(what));
+            }
         }
         loop {
             let fault = |e: String| ConnectError::permanent(format!("the header on standard input: {e}"));

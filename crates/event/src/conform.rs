@@ -73,6 +73,15 @@ impl ConformError {
     }
 }
 
+/// Rows brought into a schema's form one by one.
+#[derive(Debug)]
+pub(crate) struct Fitted {
+    /// Those that fit, in order.
+    pub(crate) rows: RecordBatch,
+    /// The others: number and reason, in order.
+    pub(crate) refused: Vec<(u32, ConformError)>,
+}
+
 /// A value that does not fit is an error, never a null.
 const CHECKED: CastOptions<'static> =
     CastOptions { safe: false, format_options: arrow_cast::display::FormatOptions::new() };
@@ -96,6 +105,33 @@ impl Schema {
             None => Err(ConformError::missing(column)),
         });
         batch(self.arrow(), columns.collect::<Result<_, _>>()?, rows.num_rows())
+    }
+
+    /// Like [`Schema::conform`], but a row whose values do not fit is refused alone. What is wrong with all rows (a
+    /// column's type, a missing column) is an error.
+    pub(crate) fn fit(&self, rows: &RecordBatch) -> Result<Fitted, ConformError> {
+        let (mut parts, mut refused) = (Vec::new(), Vec::new());
+        // Ranges still to do, the next on top; halving bounds them by the logarithm of the rows.
+        let mut todo = vec![(0, rows.num_rows())];
+        while let Some((first, count)) = todo.pop() {
+            match self.conform(&rows.slice(first, count)) {
+                Ok(part) => parts.push(part),
+                Err(error @ (ConformError::Value { .. } | ConformError::Null { .. })) if count <= 1 => {
+                    refused.push((first as u32, error));
+                }
+                Err(ConformError::Value { .. } | ConformError::Null { .. }) => {
+                    let half = count / 2;
+                    todo.push((first + half, count - half));
+                    todo.push((first, half));
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        let rows = match <[RecordBatch; 1]>::try_from(parts) {
+            Ok([whole]) => whole,
+            Err(parts) => arrow_select::concat::concat_batches(self.arrow(), &parts)?,
+        };
+        Ok(Fitted { rows, refused })
     }
 
     /// Adds the system's columns to rows of this schema ([`Schema::physical`]): all entered at one time.
@@ -246,6 +282,11 @@ fn conform_array(column: &Column, array: &ArrayRef) -> Result<ArrayRef, ConformE
             let made = arrow_array::ListArray::try_new(field, list.offsets().clone(), values, list.nulls().cloned());
             Ok(Arc::new(made.map_err(|e| ConformError::value(column, &e))?))
         }
+        // Taken apart first, so that what is checked below is checked of their values.
+        (_, DataType::Dictionary(_, values)) => conform_array(column, &unpack(column, array, values)?),
+        (ColumnType::Array(_), DataType::LargeList(item) | DataType::FixedSizeList(item, _)) => {
+            conform_array(column, &unpack(column, array, &DataType::List(Arc::clone(item)))?)
+        }
         (kind, found) => {
             let natural = ColumnType::from_arrow(&arrow_schema::Field::new("", found.clone(), true));
             if !natural.is_some_and(|natural| castable(&natural, kind)) {
@@ -255,6 +296,11 @@ fn conform_array(column: &Column, array: &ArrayRef) -> Result<ArrayRef, ConformE
             Ok(cast)
         }
     }
+}
+
+/// The same values in another layout.
+fn unpack(column: &Column, array: &ArrayRef, layout: &DataType) -> Result<ArrayRef, ConformError> {
+    cast_with_options(array, layout, &CHECKED).map_err(|e| ConformError::value(column, &e))
 }
 
 /// Which casts are a change of form and not of meaning. Text is never parsed here: that is the codecs' work.
@@ -276,7 +322,10 @@ fn cast_checked(array: &ArrayRef, target: &DataType) -> Result<ArrayRef, ArrowEr
     let cuts = match (from, target) {
         (f, DataType::Int32 | DataType::Int64) => f.is_floating() || is_decimal(f),
         (f, DataType::Decimal128(_, scale)) => f.is_floating() || decimal_scale(f).is_some_and(|s| s > *scale),
-        (DataType::Timestamp(arrow_schema::TimeUnit::Nanosecond, _), _) => false,
+        (DataType::Int64 | DataType::UInt64, DataType::Float64) => true,
+        (f, DataType::Float64) => is_decimal(f),
+        (DataType::Date64, DataType::Date32) => true,
+        // Digits finer than a microsecond are cut off, as in every other format.
         _ => false,
     };
     if cuts {

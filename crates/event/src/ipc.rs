@@ -1,4 +1,5 @@
-//! Columns to bytes and back without their schema: what a log stores; and whole Arrow IPC streams and files read.
+//! Columns to bytes and back without their schema: what a log stores; and Arrow IPC streams and files, read and written
+//! as other programs do ([`StreamReader`], [`StreamWriter`]).
 //!
 //! [`encode`] writes the body that Arrow IPC writes (each column's buffers, padded to 8 bytes, so that reading copies
 //! nothing), but with a table of lengths in front instead of a flatbuffer. Three reasons: arrow-ipc builds the body
@@ -15,6 +16,9 @@
 //! the columns that are misplaced are.
 
 mod arrow_file;
+mod expand;
+mod messages;
+mod writer;
 
 use std::sync::Arc;
 
@@ -23,7 +27,9 @@ use arrow_buffer::Buffer;
 use arrow_data::ArrayData;
 use arrow_schema::{ArrowError, DataType, SchemaRef};
 
-pub use arrow_file::read;
+pub use arrow_file::{Fit, StreamReader, read};
+pub use messages::{BODY_BYTES_MAX, Look};
+pub use writer::{STREAM_END, StreamWriter};
 
 /// The version of the layout.
 const VERSION: u32 = 1;

@@ -13,7 +13,7 @@ use super::Compression;
 use super::input::Input;
 use super::position::FilePlace;
 use super::reader::{End, Reader, Stop};
-use crate::decode::Decode;
+use crate::decode::{Decode, Format};
 use crate::service::ConnectError;
 
 /// The most files kept open between two looks.
@@ -172,6 +172,12 @@ impl Reader {
             return Ok(());
         }
         let path = self.pattern.path(name);
+        if self.settings.format == Format::Arrow {
+            // Not whole yet: look again when it has changed.
+            watch.seen.insert(name.to_owned(), seen);
+            self.follow_arrow(&path, name)?;
+            return Ok(());
+        }
         let grows = self.settings.compression.of(&path) == Compression::None;
         let kept =
             watch.open.remove(name).filter(|o| o.input.place.inode == seen.inode && o.input.read_to() <= seen.size);

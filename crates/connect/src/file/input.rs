@@ -128,6 +128,51 @@ impl Input {
         self.skip(bytes);
     }
 
+    /// Takes bytes that are so many events.
+    pub(crate) fn take_rows(&mut self, bytes: usize, rows: u64) {
+        self.place.lines += rows;
+        self.place.offset += bytes as u64;
+        self.skip(bytes);
+    }
+
+    /// Goes on behind bytes that are so many events without reading them.
+    pub(crate) fn pass(&mut self, bytes: u64, rows: u64) -> Result<(), ConnectError> {
+        match usize::try_from(bytes) {
+            Ok(here) if here <= self.bytes().len() => self.take_rows(here, rows),
+            _ => {
+                let (offset, lines) = (self.place.offset + bytes, self.place.lines + rows);
+                if self.size()? < offset {
+                    let what = "ends before the place where reading stopped; put the old file back";
+                    return Err(ConnectError::permanent(format!("{} {what}", self.path.display())));
+                }
+                self.enter(&FilePlace { offset, lines, ..self.place.clone() })?;
+                self.ended = false;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the file is compressed as a whole.
+    pub(crate) fn compressed(&self) -> bool {
+        self.compression != Compression::None
+    }
+
+    /// Makes so many of the first bytes tell the file from others.
+    pub(crate) fn note_beginning(&mut self, bytes: usize) -> Result<(), ConnectError> {
+        let head = head(&mut self.file, bytes).map_err(|e| self.fault("reading", &e))?;
+        self.place.head_bytes = head.len() as u32;
+        self.place.head = checksum(&head);
+        Ok(())
+    }
+
+    /// The first and the last bytes of a plain file, so many of each.
+    pub(crate) fn ends(&mut self, bytes: usize) -> Result<(Vec<u8>, Vec<u8>), ConnectError> {
+        let size = self.size()?;
+        let begin = bytes_at(&mut self.file, 0, bytes).map_err(|e| self.fault("reading", &e))?;
+        let end = bytes_at(&mut self.file, size.saturating_sub(bytes as u64), bytes);
+        Ok((begin, end.map_err(|e| self.fault("reading", &e))?))
+    }
+
     fn skip(&mut self, bytes: usize) {
         self.taken = (self.taken + bytes).min(self.buffer.len());
     }
@@ -169,11 +214,16 @@ impl Input {
 
 /// Reads the first bytes without moving the place of a reader that shares the file.
 fn head(file: &mut File, bytes: usize) -> io::Result<Vec<u8>> {
+    bytes_at(file, 0, bytes)
+}
+
+/// Reads bytes from a place on, fewer where the file ends, without moving the place of a reader that shares the file.
+fn bytes_at(file: &mut File, from: u64, bytes: usize) -> io::Result<Vec<u8>> {
     use std::os::unix::fs::FileExt;
     let mut head = vec![0; bytes];
     let mut have = 0;
     while let Some(rest) = head.get_mut(have..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, have as u64) {
+        match file.read_at(rest, from + have as u64) {
             Ok(0) => break,
             Ok(read) => have += read,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}

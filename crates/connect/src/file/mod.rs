@@ -13,7 +13,11 @@
 //! directory; the file that takes its name begins anew. A truncated file begins anew. A removed file is forgotten; what
 //! was not read of it is lost, and that is said. Some twenty files are watched at once (as many as the position can
 //! name); where there are more, those that sort first are read to their end and then not looked at again.
+//!
+//! **Arrow** (files and streams, not compressed as a whole): the place is an event within a record batch. A followed file
+//! is read once it is whole. What of it is damaged stops the source; a row that does not fit is refused alone.
 
+mod arrow;
 mod follow;
 mod input;
 mod once;
@@ -59,7 +63,7 @@ impl Settings {
     pub fn new(path: impl Into<String>) -> Self {
         let path = path.into();
         let plain = path.trim_end_matches(".gz").trim_end_matches(".zst");
-        let format = if plain.ends_with(".csv") { Format::Csv } else { Format::Ndjson };
+        let format = Format::of(Path::new(plain)).unwrap_or_default();
         let (compression, poll) = (Compression::Auto, POLL_DEFAULT);
         Self { path, format, compression, follow: false, unknown: Unknown::default(), poll }
     }

@@ -1,8 +1,11 @@
 //! Reading each file once, in the order of names.
 
+use std::path::Path;
+
 use super::input::Input;
+use super::position::FilePlace;
 use super::reader::{End, Reader, Stop};
-use crate::decode::Decode;
+use crate::decode::{Decode, Format};
 use crate::service::ConnectError;
 
 impl Reader {
@@ -27,29 +30,39 @@ impl Reader {
     }
 
     fn once_file(&mut self, name: &str) -> Result<(), Stop> {
-        if let Some((mut input, mut decode)) = self.enter(name)? {
+        if self.settings.format == Format::Arrow {
+            let path = self.pattern.path(name);
+            let mut input = self.open(&path, name)?;
+            self.same_file(&mut input, &path)?;
+            drop(input);
+            self.arrow(&path, name, End::Finishes)?;
+        } else if let Some((mut input, mut decode)) = self.enter(name)? {
             self.drain(&mut input, &mut decode, End::Finishes)?;
         }
         self.places.finish(name);
         Ok(())
     }
 
+    /// The place noted for an opened file, which must be the one that it was noted for.
+    fn same_file(&self, input: &mut Input, path: &Path) -> Result<Option<FilePlace>, Stop> {
+        let Some(place) = self.places.place(&input.place.name).cloned() else { return Ok(None) };
+        if input.is_of(&place)? {
+            return Ok(Some(place));
+        }
+        Err(ConnectError::permanent(format!(
+            "{} is not the file of which {} bytes were read; put that file back, or give the new one a name that sorts \
+             behind it",
+            path.display(),
+            place.offset
+        ))
+        .into())
+    }
+
     /// Opens a file at its noted place. `None`: it is empty.
     fn enter(&self, name: &str) -> Result<Option<(Input, Decode)>, Stop> {
         let path = self.pattern.path(name);
         let mut input = self.open(&path, name)?;
-        let place = self.places.place(name).cloned();
-        if let Some(place) = place.as_ref()
-            && !input.is_of(place)?
-        {
-            return Err(ConnectError::permanent(format!(
-                "{} is not the file of which {} bytes were read; put that file back, or give the new one a name that \
-                 sorts behind it",
-                path.display(),
-                place.offset
-            ))
-            .into());
-        }
+        let place = self.same_file(&mut input, &path)?;
         let Some(decode) = self.decoder(&mut input, true)? else { return Ok(None) };
         if let Some(place) = place.filter(|place| place.offset > input.place.offset) {
             // The decoder may have read a header; a compressed stream cannot go back.

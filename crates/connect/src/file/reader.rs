@@ -74,6 +74,11 @@ impl Reader {
         self.out.is_closed()
     }
 
+    /// The topic's columns.
+    pub(crate) fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
     /// Opens a file at its beginning with a decoder for it.
     pub(crate) fn open(&self, path: &Path, name: &str) -> Result<Input, ConnectError> {
         Input::open(path, name, self.settings.compression)
@@ -82,8 +87,11 @@ impl Reader {
     /// The decoder for an opened file, which has not been entered. For CSV this reads the header, and the place moves
     /// behind it. `None`: the header is not complete yet.
     pub(crate) fn decoder(&self, input: &mut Input, whole: bool) -> Result<Option<Decode>, ConnectError> {
-        if self.settings.format == Format::Ndjson {
-            return Ok(Some(Decode::ndjson(&self.schema, self.settings.unknown)));
+        match self.settings.format {
+            Format::Ndjson => return Ok(Some(Decode::ndjson(&self.schema, self.settings.unknown))),
+            // Arrow files are read by their own walk.
+            Format::Arrow => return Ok(None),
+            Format::Csv => {}
         }
         let name = input.place.name.clone();
         let fault = |what: String| ConnectError::permanent(format!("the header of {name}: {what}"));
@@ -162,13 +170,18 @@ impl Reader {
         } else {
             self.places.set(input.place.clone());
         }
+        self.fit_places(&input.place.name);
+    }
+
+    /// Forgets files until the position is within its limit.
+    pub(crate) fn fit_places(&mut self, keep: &str) {
         while !self.places.fits() {
-            let Some(name) = self.places.forget_first(&input.place.name) else { break };
+            let Some(name) = self.places.forget_first(keep) else { break };
             tracing::warn!(file = name, "more files than can be watched: this one is read and no longer looked at");
         }
     }
 
-    fn send(&mut self, intake: Intake) -> Result<(), Stop> {
+    pub(crate) fn send(&mut self, intake: Intake) -> Result<(), Stop> {
         self.out.blocking_send(Ok(SourceRead::Intake(Box::new(intake)))).map_err(|_| Stop::Gone)
     }
 

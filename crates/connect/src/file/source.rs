@@ -50,7 +50,8 @@ impl Source for FileSource {
 
     fn redecode(&self, raw: &[u8]) -> Option<Result<RecordBatch, Refusal>> {
         // A CSV record means nothing without the header of its file.
-        (self.settings.format == Format::Ndjson).then(|| redecode(&mut self.again.lock(), raw))
+        // The letter of an Arrow row holds it as JSON.
+        (self.settings.format != Format::Csv).then(|| redecode(&mut self.again.lock(), raw))
     }
 }
 

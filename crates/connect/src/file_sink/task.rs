@@ -78,7 +78,7 @@ impl FileTask {
                 };
                 topic.append(&header, &bytes)?;
                 if close {
-                    topic.close();
+                    topic.close()?;
                 }
                 Ok(bytes)
             })
@@ -99,7 +99,7 @@ impl FileTask {
         let state = self.with_files(move |files| {
             let states = files.values_mut().map(|topic| {
                 if close {
-                    topic.close();
+                    topic.close()?;
                 }
                 topic.prepare()
             });
@@ -119,7 +119,7 @@ impl SinkTask for FileTask {
             let Some(pending) = self.encoders.get_mut(topic) else { return Ok(()) };
             if pending.encode.changes(batch.rows.schema_ref()) {
                 // The old columns' header is needed for what is still to be written under it.
-                self.flush(topic.clone(), self.settings.format == crate::decode::Format::Csv).await?;
+                self.flush(topic.clone(), self.settings.format != crate::decode::Format::Ndjson).await?;
             }
             let Some(pending) = self.encoders.get_mut(topic) else { return Ok(()) };
             pending.encode.ready(batch.rows.schema_ref())?;

@@ -8,6 +8,8 @@ use std::time::Instant;
 use super::lock::lock;
 use super::state::TopicState;
 use super::{Roll, Settings};
+use crate::decode::Format;
+use crate::event::ipc::STREAM_END;
 use crate::event::{Name, PartitionId};
 use crate::file::io_error;
 use crate::service::ConnectError;
@@ -20,6 +22,8 @@ pub(crate) struct Topic {
     directory: PathBuf,
     partition: PartitionId,
     suffix: &'static str,
+    /// What stands at the end of a file.
+    footer: &'static [u8],
     roll: Roll,
     sequence: u64,
     length: u64,
@@ -74,6 +78,7 @@ impl Topic {
             directory,
             partition,
             suffix,
+            footer: if settings.format == Format::Arrow { STREAM_END } else { &[] },
             roll: settings.roll,
             sequence,
             length,
@@ -84,6 +89,10 @@ impl Topic {
             _lock: lock,
         };
         topic.restore(&state, &found)?;
+        if settings.format == Format::Arrow {
+            // The columns may have changed meanwhile, and a stream has one set of them.
+            topic.close()?;
+        }
         Ok(topic)
     }
 
@@ -160,7 +169,7 @@ impl Topic {
         self.length += bytes.len() as u64;
         self.open = Some(open);
         if self.length >= self.roll.bytes && self.may_close() {
-            self.close();
+            self.close()?;
         }
         Ok(())
     }
@@ -170,20 +179,27 @@ impl Topic {
     }
 
     /// Ends the growing file; it gets its name when that is committed.
-    pub(crate) fn close(&mut self) {
-        if let Some(open) = self.open.take() {
+    pub(crate) fn close(&mut self) -> Result<(), ConnectError> {
+        if let Some(mut open) = self.open.take() {
+            if !self.footer.is_empty() {
+                let path = self.part(self.sequence);
+                open.file.write_all(self.footer).map_err(|e| io_error("writing", &path, &e))?;
+                open.dirty = true;
+                self.length += self.footer.len() as u64;
+            }
             let unsynced = open.dirty.then_some(open.file);
             self.closed.push(Closed { sequence: self.sequence, length: self.length, unsynced });
             self.sequence += 1;
             self.length = 0;
         }
+        Ok(())
     }
 
     /// Makes everything durable and says what to commit.
     pub(crate) fn prepare(&mut self) -> Result<TopicState, ConnectError> {
         let old = |open: &Open| self.roll.every.is_some_and(|every| open.since.elapsed() >= every);
         if self.open.as_ref().is_some_and(old) && self.may_close() {
-            self.close();
+            self.close()?;
         }
         for mut closed in std::mem::take(&mut self.closed) {
             if let Some(file) = closed.unsynced.take() {

@@ -54,6 +54,7 @@ async fn taken(shared: &Arc<Shared>, headers: &HeaderMap, body: Body) -> Done {
     }
     let _permit = Arc::clone(&shared.requests).try_acquire_owned().map_err(|_| busy())?;
     let limits = &shared.settings.limits;
+    no_arrow(headers)?;
     let held = body::read(body, headers, limits, &shared.bodies).await?;
     let key = key(headers, &held.bytes)?;
     let lines = is_lines(headers);
@@ -164,10 +165,26 @@ fn key(headers: &HeaderMap, body: &[u8]) -> Result<Option<Key>, Fault> {
     Ok(Some(Key { text: text.to_owned(), body }))
 }
 
-fn is_lines(headers: &HeaderMap) -> bool {
+/// The body's media type without its parameters.
+fn media_type(headers: &HeaderMap) -> &str {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|t| t.to_str().ok()).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    matches!(kind, "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonlines")
+    kind.split(';').next().unwrap_or_default().trim()
+}
+
+/// Arrow is refused by name: read as JSON it would be one letter of binary rubbish.
+fn no_arrow(headers: &HeaderMap) -> Result<(), Fault> {
+    if !media_type(headers).starts_with("application/vnd.apache.arrow") {
+        return Ok(());
+    }
+    let reason = "Arrow is not taken over HTTP; send JSON, or write a file for a `file` source with `format: arrow`";
+    Err(Fault::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", reason))
+}
+
+fn is_lines(headers: &HeaderMap) -> bool {
+    matches!(
+        media_type(headers),
+        "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonlines"
+    )
 }
 
 async fn decode(shared: &Arc<Shared>, held: Held, lines: bool) -> Result<(Held, Decoded), Fault> {

@@ -71,6 +71,7 @@ fn read(settings: &Settings, schema: &Schema) -> Result<Rows, String> {
     let mut decode = match settings.format {
         Format::Ndjson => Decode::ndjson(schema, Unknown::Drop),
         Format::Csv => header(&mut input, schema)?,
+        Format::Arrow => return Err(format!("{path}: a lookup is read from CSV or NDJSON")),
     };
     let mut wanted = PART_BYTES;
     loop {

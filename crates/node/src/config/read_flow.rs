@@ -5,7 +5,7 @@ use std::path::Path;
 use millstream_service::event::Name;
 
 use super::decode::{Decoder, Fields, Later, first_line};
-use super::read::read_file_format;
+use super::read::{read_file_format, read_text_format};
 use super::settings::*;
 use super::source_text::{Span, Spanned};
 use super::sql_text::Sql;
@@ -235,5 +235,5 @@ fn read_stdout(decoder: &mut Decoder<'_>, node: &Node) -> Option<StdoutSettings>
         return Some(StdoutSettings::default());
     }
     let f = decoder.fields(node, first_line(node.span), "`stdout`", &["format"], &[])?;
-    Some(StdoutSettings { format: f.get("format").and_then(|n| read_file_format(decoder, n)) })
+    Some(StdoutSettings { format: f.get("format").and_then(|n| read_text_format(decoder, n)) })
 }

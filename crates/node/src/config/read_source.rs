@@ -1,10 +1,10 @@
 //! Reads `sources:`.
 
 use super::decode::{Decoder, Later, first_line};
-use super::read::{check_format, read_compression, read_file_format};
+use super::read::{check_format, format_of, read_compression, read_file_format, read_text_format};
 use super::scalars;
 use super::settings::*;
-use super::source_text::Span;
+use super::source_text::{Span, Spanned};
 use super::yaml::{Node, Value};
 use crate::diagnostic::Diagnostic;
 
@@ -109,12 +109,35 @@ fn read_file(decoder: &mut Decoder<'_>, node: &Node) -> Option<FileSourceSetting
     let keys = ["path", "format", "compression", "follow"];
     let f = decoder.fields(node, first_line(node.span), "`file`", &keys, &[])?;
     let path = f.need(decoder, "path").and_then(|n| decoder.path(n, "`path`"));
+    let format = f.get("format").and_then(|n| read_file_format(decoder, n));
+    let compression = f.get("compression").and_then(|n| read_compression(decoder, n));
+    if let Some(path) = &path {
+        plain_arrow(decoder, path, format, compression);
+    }
     Some(FileSourceSettings {
-        format: f.get("format").and_then(|n| read_file_format(decoder, n)),
-        compression: f.get("compression").and_then(|n| read_compression(decoder, n)),
+        format,
+        compression,
         follow: f.get("follow").and_then(|n| decoder.boolean(n, "`follow`")).unwrap_or(false),
         path: check_format(decoder, &f, path?),
     })
+}
+
+/// Arrow files are packed inside, not as a whole.
+fn plain_arrow(
+    decoder: &mut Decoder<'_>,
+    path: &Spanned<std::path::PathBuf>,
+    format: Option<Format>,
+    compression: Option<Compression>,
+) {
+    let suffix = path.value.extension().and_then(|e| e.to_str());
+    let packed = match compression {
+        Some(compression) => compression != Compression::None,
+        None => matches!(suffix, Some("gz" | "zst")),
+    };
+    if packed && format.or_else(|| format_of(&path.value)) == Some(Format::Arrow) {
+        let diagnostic = Diagnostic::error("not-yet", "an Arrow file that is packed as a whole is not read");
+        decoder.report(path.span, diagnostic.label("unpack it; inside, LZ4 is read"));
+    }
 }
 
 fn read_stdin(decoder: &mut Decoder<'_>, node: &Node) -> Option<StdinSettings> {
@@ -122,7 +145,7 @@ fn read_stdin(decoder: &mut Decoder<'_>, node: &Node) -> Option<StdinSettings> {
         return Some(StdinSettings { format: None });
     }
     let f = decoder.fields(node, first_line(node.span), "`stdin`", &["format"], &[])?;
-    Some(StdinSettings { format: f.get("format").and_then(|n| read_file_format(decoder, n)) })
+    Some(StdinSettings { format: f.get("format").and_then(|n| read_text_format(decoder, n)) })
 }
 
 fn read_generate(decoder: &mut Decoder<'_>, node: &Node) -> Option<GenerateSettings> {

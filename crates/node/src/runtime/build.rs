@@ -49,6 +49,7 @@ pub(crate) fn sync_text(sync: Sync) -> String {
 fn format(given: Option<Format>, path: &Path) -> connect::Format {
     match given.or_else(|| format_of(path)) {
         Some(Format::Csv) => connect::Format::Csv,
+        Some(Format::Arrow) => connect::Format::Arrow,
         _ => connect::Format::Ndjson,
     }
 }
