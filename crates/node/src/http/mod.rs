@@ -5,6 +5,7 @@
 mod events;
 mod handlers;
 mod metrics;
+mod serve;
 
 use axum::Router;
 use axum::body::Body;
@@ -19,6 +20,7 @@ use crate::api::{ApiError, codes, paths};
 
 pub(crate) use events::read_events;
 pub(crate) use handlers::{letters, stat, stat_topics, topics};
+pub(crate) use serve::{HEAD_TIMEOUT, serve};
 
 /// The largest request of the API: a pipeline with its SQL files.
 const BODY_BYTES_MAX: usize = 16 << 20;

@@ -61,11 +61,7 @@ impl Node {
             return Err(error);
         }
         let router = crate::http::router(&node);
-        let serve = async move {
-            if let Err(error) = axum::serve(listener, router).await {
-                tracing::error!(%error, "the HTTP interface has stopped");
-            }
-        };
+        let serve = crate::http::serve(listener, router, crate::http::HEAD_TIMEOUT);
         let mut tasks = node.inner.tasks.lock();
         tasks.push(tokio::spawn(serve));
         tasks.push(tokio::spawn(status::sample(Arc::downgrade(&node.inner))));

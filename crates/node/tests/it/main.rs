@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "helpers of tests")]
 
 mod apply;
+mod bad_days;
 mod change;
 mod full_disk;
 mod golden;
