@@ -3,7 +3,7 @@
 //!
 //! [`encode`] writes the body that Arrow IPC writes (each column's buffers, padded to 8 bytes, so that reading copies
 //! nothing), but with a table of lengths in front instead of a flatbuffer. Three reasons: arrow-ipc builds the body
-//! in a buffer of its own and copies it, its message costs microseconds where a service answers a single event, and
+//! in a buffer of its own and copies it, its message is built anew for each batch, however few events it has, and
 //! its reader panics on a length that lies. Version 1, little-endian:
 //!
 //! ```text

@@ -7,13 +7,15 @@
 
 mod decode;
 mod encode;
+mod members;
 mod scan;
 mod text;
 
-pub(crate) use decode::{Context, bom_len};
+pub(crate) use decode::bom_len;
 pub use decode::{Decoder, complete};
 pub(crate) use encode::Cells;
 pub use encode::{Decimals, Encoder};
+pub(crate) use members::Context;
 pub(crate) use text::quote;
 
 /// How deep objects and arrays may be nested.
