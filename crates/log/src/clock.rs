@@ -1,4 +1,4 @@
-//! Time, as a log needs it: for retention only. Injected, so that a test can let a day pass at once.
+//! Time, for retention, and for whoever uses the log. Injected, so that a test can let a day pass at once.
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -12,6 +12,7 @@ mod error;
 mod evolution;
 mod group;
 mod memory;
+mod positions;
 pub mod vfs;
 
 pub use clock::{Clock, ManualClock, SystemClock};

@@ -1,24 +1,9 @@
-//! Time and chance, as they come in from outside.
+//! Pauses and ids: what a service makes of time and chance.
 
 use std::hash::{BuildHasher, Hasher};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-/// The time of day.
-pub trait Clock: Send + Sync + 'static {
-    /// Microseconds since 1970 UTC.
-    fn now_us(&self) -> i64;
-}
-
-/// The machine's clock.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct SystemClock;
-
-impl Clock for SystemClock {
-    fn now_us(&self) -> i64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
-    }
-}
+use millstream_log::Clock;
 
 /// Pauses between attempts: exponential, with full jitter, so that tasks which failed together do not come back
 /// together.

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use millstream_event::{Name, Offset, PartitionId, TopicPartition};
-use millstream_log::{Change, Join, Lead, Log, Membership, Position, Task, TaskId};
+use millstream_log::{Change, Clock, Join, Lead, Log, Membership, Position, Task, TaskId};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::Error;
-use crate::clock::Clock;
 use crate::control::{Control, Leave, Mode};
 use crate::meters::Meters;
 use crate::runner::Options;

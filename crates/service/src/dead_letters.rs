@@ -12,12 +12,12 @@ use arrow_array::types::Int64Type;
 use arrow_array::{Array, ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
 use millstream_event::json::{Decimals, Encoder};
 use millstream_event::{Name, Offset, TopicPartition};
-use millstream_log::{Append, Change, Class, Commit, Join, Lead, Log, Outcome, Read, Reader, Task};
+use millstream_log::{Append, Change, Class, Clock, Commit, Join, Lead, Log, Outcome, Read, Reader, Task};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::Error;
-use crate::clock::{Clock, unique_id};
+use crate::clock::unique_id;
 use crate::dead_letter::{Topics, command_schema};
 
 /// How long a command may take before its caller is told that it is still at work.

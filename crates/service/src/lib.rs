@@ -35,7 +35,6 @@ pub use millstream_event as event;
 pub use millstream_flow as flow;
 pub use millstream_log as log;
 
-pub use clock::{Clock, SystemClock};
 pub use component::{INSTANCES_MAX, lag_of};
 pub use def::{
     BATCH_ROWS_DEFAULT, BROKEN_RULES, Check, Else, Output, Processor, ServiceDef, SinkDef, SourceDef, Work, tagged,

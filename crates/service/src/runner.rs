@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_event::Name;
-use millstream_log::{Lead, Log, TopicInfo};
+use millstream_log::{Clock, Lead, Log, SystemClock, TopicInfo};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::Error;
-use crate::clock::{Clock, SystemClock};
 use crate::component::{Component, Parts};
 use crate::control::Leave;
 use crate::dead_letter;

@@ -4,11 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use futures::future::BoxFuture;
-use millstream_log::{AbortReason, Log, Pending, Task};
+use millstream_log::{AbortReason, Clock, Log, Pending, Task};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::clock::Clock;
 use crate::control::Control;
 use crate::meters::Meters;
 use crate::status::State;

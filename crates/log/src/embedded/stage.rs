@@ -9,6 +9,7 @@ use millstream_event::Name;
 use tokio::sync::oneshot;
 
 use super::frame::{CommitHead, Content, Frame};
+use crate::positions::positions_after;
 use crate::{AbortReason, Epoch, Outcome, Position, TaskId};
 
 /// The most frames that may wait.
@@ -129,7 +130,7 @@ impl Stage {
             return Err(Outcome::Aborted(AbortReason::Predecessor));
         }
         if waiting.recheck {
-            check_positions(head, &HashMap::new(), &state.durable).map_err(Outcome::Aborted)?;
+            follow(head, |input| state.durable.get(input)).map_err(Outcome::Aborted)?;
         }
         Ok(())
     }
@@ -207,7 +208,7 @@ impl TaskState {
         }
         // Commits of a former owner that are on their way may still succeed; then this one must not.
         let recheck = self.settled < self.foreign;
-        check_positions(head, &self.staged, &self.durable)?;
+        follow(head, |input| self.staged.get(input).or_else(|| self.durable.get(input)))?;
         for (input, _, to) in &head.consumed {
             self.staged.insert(input.clone(), to.clone());
         }
@@ -224,43 +225,10 @@ impl TaskState {
     }
 }
 
-/// Each input goes on where it was left; runs of one input follow each other.
-fn check_positions(
-    head: &CommitHead,
-    staged: &HashMap<Name, Position>,
-    durable: &HashMap<Name, Position>,
-) -> Result<(), AbortReason> {
-    let mut after: HashMap<&Name, &Position> = HashMap::new();
-    for (input, from, to) in &head.consumed {
-        let have = after.get(input).copied().or_else(|| staged.get(input)).or_else(|| durable.get(input));
-        if have != from.as_ref() {
-            return Err(AbortReason::Refused(format!(
-                "task {} goes on in `{input}` from {}, not from {}",
-                head.task,
-                text(have),
-                text(from.as_ref()),
-            )));
-        }
-        if let Position::Opaque(bytes) = to
-            && bytes.len() > Position::OPAQUE_BYTES_MAX
-        {
-            return Err(AbortReason::Refused(format!(
-                "a position has at most {} bytes, this one has {}",
-                Position::OPAQUE_BYTES_MAX,
-                bytes.len(),
-            )));
-        }
-        after.insert(input, to);
-    }
-    Ok(())
-}
-
-fn text(position: Option<&Position>) -> String {
-    match position {
-        None => "the start".to_owned(),
-        Some(Position::Offset(offset)) => format!("offset {offset}"),
-        Some(Position::Opaque(bytes)) => format!("a source's position of {} bytes", bytes.len()),
-    }
+/// Each input goes on where it was left.
+fn follow<'a>(head: &'a CommitHead, left: impl Fn(&Name) -> Option<&'a Position>) -> Result<(), AbortReason> {
+    let consumed = head.consumed.iter().map(|(input, from, to)| (input, from.as_ref(), to));
+    positions_after(&head.task, consumed, left).map(drop)
 }
 
 #[cfg(test)]

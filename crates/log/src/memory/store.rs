@@ -6,6 +6,7 @@ use millstream_event::{Name, Offset, Schema, TopicPartition};
 
 use super::partition::Partition;
 use crate::evolution::{SpecChange, check_rows, spec_change};
+use crate::positions::positions_after;
 use crate::{
     AbortReason, Append, Class, Commit, Committed, Consumed, Epoch, Error, Position, TaskId, TopicInfo, TopicSpec,
 };
@@ -67,7 +68,11 @@ impl Store {
 
     /// Carries out a commit whose epoch was checked, or says why nothing happened.
     pub(super) fn commit(&mut self, commit: Commit, now_us: i64) -> Result<Committed, AbortReason> {
-        let positions = self.check_consumed(&commit.task, &commit.consumed)?;
+        let consumed = commit.consumed.iter().map(|Consumed { input, from, to }| (input, from.as_ref(), to));
+        let stored = |input: &Name| self.positions.get(&(commit.task.clone(), input.clone()));
+        let positions = positions_after(&commit.task, consumed, stored)?;
+        let positions: BTreeMap<Name, Position> =
+            positions.into_iter().map(|(input, to)| (input.clone(), to.clone())).collect();
         for append in &commit.appends {
             self.check_append(append)?;
         }
@@ -93,33 +98,6 @@ impl Store {
         }
         grown.iter().map(|at| &at.topic).chain(&inputs).for_each(|topic| self.expire(topic, now_us));
         Ok(Committed { offsets })
-    }
-
-    /// The positions after the commit; runs of one input follow each other.
-    fn check_consumed(&self, task: &TaskId, consumed: &[Consumed]) -> Result<BTreeMap<Name, Position>, AbortReason> {
-        let mut after: BTreeMap<Name, Position> = BTreeMap::new();
-        for Consumed { input, from, to } in consumed {
-            let stored = self.positions.get(&(task.clone(), input.clone()));
-            let have = after.get(input).or(stored);
-            if have != from.as_ref() {
-                return Err(AbortReason::Refused(format!(
-                    "task {task} goes on in `{input}` from {}, not from {}",
-                    text(have),
-                    text(from.as_ref()),
-                )));
-            }
-            if let Position::Opaque(bytes) = to
-                && bytes.len() > Position::OPAQUE_BYTES_MAX
-            {
-                return Err(AbortReason::Refused(format!(
-                    "a position has at most {} bytes, this one has {}",
-                    Position::OPAQUE_BYTES_MAX,
-                    bytes.len(),
-                )));
-            }
-            after.insert(input.clone(), to.clone());
-        }
-        Ok(after)
     }
 
     fn check_append(&self, append: &Append) -> Result<(), AbortReason> {
@@ -166,13 +144,5 @@ impl Store {
         if let Some(topic) = self.topics.get_mut(name) {
             topic.partitions.iter_mut().zip(unread).for_each(|(p, unread)| p.expire(older_than_us, unread));
         }
-    }
-}
-
-fn text(position: Option<&Position>) -> String {
-    match position {
-        None => "the start".to_owned(),
-        Some(Position::Offset(offset)) => format!("offset {offset}"),
-        Some(Position::Opaque(bytes)) => format!("a source's position of {} bytes", bytes.len()),
     }
 }
