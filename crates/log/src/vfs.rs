@@ -146,6 +146,11 @@ pub trait Vfs: Send + Sync + fmt::Debug + 'static {
     /// Makes a directory and its parents, for the owner only (0700); does nothing where it exists.
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
 
+    /// Whether others than the owner may read or write a directory.
+    fn is_open_to_others(&self, _dir: &Path) -> io::Result<bool> {
+        Ok(false)
+    }
+
     /// The names in a directory, sorted.
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>>;
 

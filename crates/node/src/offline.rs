@@ -66,10 +66,16 @@ pub async fn letters(loaded: &Loaded, service: &str, asked: &LettersQuery) -> Re
 pub async fn log_stat(loaded: &Loaded) -> Result<LogStat, ApiError> {
     let settings = &loaded.config.log.embedded;
     with(loaded, async |log, _| {
-        let topics = crate::http::stat_topics(log).await?;
-        Ok(crate::http::stat(settings, log_state(settings, None), topics))
+        let figures = figures(loaded).await?;
+        let topics = crate::http::stat_topics(log, &figures).await?;
+        Ok(crate::http::stat(settings, log_state(settings, &figures, None, None), &figures, topics))
     })
     .await
+}
+
+/// What the log takes on the disk.
+async fn figures(loaded: &Loaded) -> Result<log::Stat, ApiError> {
+    examine(loaded, log::stat).await
 }
 
 /// Reads every byte of the log and says what does not read back. Changes nothing.
@@ -90,6 +96,7 @@ pub async fn verify(loaded: &Loaded) -> Result<VerifyReport, ApiError> {
         bytes: report.bytes,
         groups: report.groups,
         faults: damage.chain(report.torn_tail.iter().map(|p| fault(p, true))).collect(),
+        notes: report.notes,
     })
 }
 
@@ -101,17 +108,17 @@ pub async fn repair(loaded: &Loaded) -> Result<RepairReport, ApiError> {
     let lost = |l: &log::Lost| format!("lost offsets {} to {} of {}/{}", l.from, l.to, l.topic, l.partition);
     Ok(RepairReport {
         dir: dir.display().to_string(),
-        actions: report.lost.iter().map(lost).collect(),
+        actions: report.notes.iter().cloned().chain(report.lost.iter().map(lost)).collect(),
         events_lost: Some(report.lost.iter().map(|l| l.to.0.saturating_sub(l.from.0)).sum()),
         kept: kept.exists().then(|| kept.display().to_string()),
     })
 }
 
 /// Looks at the files of a stopped log, off the runtime.
-async fn examine(
+async fn examine<T: Send + 'static>(
     loaded: &Loaded,
-    look: impl FnOnce(&EmbeddedOptions) -> Result<log::Report, log::Error> + Send + 'static,
-) -> Result<log::Report, ApiError> {
+    look: impl FnOnce(&EmbeddedOptions) -> Result<T, log::Error> + Send + 'static,
+) -> Result<T, ApiError> {
     let options = build::log_options(&loaded.config.log.embedded);
     let looked = tokio::task::spawn_blocking(move || look(&options)).await;
     looked.map_err(|e| ApiError::new("log-failed", e.to_string()))?.map_err(log_error)
@@ -236,6 +243,6 @@ async fn stopped_status(log: &EmbeddedLog, loaded: &Loaded, pipeline: &Pipeline)
         services,
         sinks,
         lookups: Vec::new(),
-        log: log_state(settings, None),
+        log: log_state(settings, &figures(loaded).await?, None, None),
     })
 }

@@ -91,6 +91,7 @@ fn print_stat(stat: &LogStat, out: &mut Out) -> Result<(), Failure> {
         ("TOPIC", Align::Left),
         ("EVENTS", Align::Right),
         ("PARTITIONS", Align::Right),
+        ("JOURNAL", Align::Right),
         ("SETTLED", Align::Right),
         ("FILES", Align::Right),
     ]);
@@ -99,6 +100,7 @@ fn print_stat(stat: &LogStat, out: &mut Out) -> Result<(), Failure> {
             topic.topic.clone(),
             count(topic.events),
             topic.partitions.to_string(),
+            bytes(topic.journal_bytes),
             bytes(topic.settled_bytes),
             count(topic.files),
         ]);
@@ -117,6 +119,9 @@ fn print_verify(report: &VerifyReport, out: &mut Out) -> Result<(), Failure> {
         if !fault.topics.is_empty() {
             out.line(&format!("  touches {}", fault.topics.join(", ")))?;
         }
+    }
+    for note in &report.notes {
+        out.line(&format!("  {note}"))?;
     }
     let read = format!("{} files, {}, {} groups of commits", report.files, bytes(report.bytes), count(report.groups));
     if report.sound() {

@@ -2,9 +2,14 @@
 //! not grow with the log.
 //!
 //! One line with format, length and CRC, then JSON. It is replaced as a whole: written beside, synced, renamed, and the
-//! directory synced.
+//! directory synced. A copy is replaced with it, because much of what it says (topics, positions) stands nowhere else
+//! once a segment was given back: where the one is damaged, a repair takes the other. Opening reads the checkpoint alone.
+//! A crash may leave the copy one step behind or ahead; the next opening makes it equal before it removes anything, so
+//! both are always true of the files that are there.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -71,19 +76,25 @@ impl Checkpoint {
         }
     }
 
+    /// A checkpoint that was worked out anew: true before the first group of `segment`'s successor.
+    pub(super) fn rebuilt(log: u128, segment: u64, seq: u64, crc: u32) -> Self {
+        Self { segment, seq, crc, ..Self::first(log) }
+    }
+
     /// Reads the checkpoint; `None` where there is none.
     pub(super) fn load(vfs: &dyn Vfs, layout: &Layout) -> Result<Option<Self>, Error> {
-        let path = layout.checkpoint();
-        let file = match vfs.open(&path, OpenOptions::READ) {
-            Ok(file) => file,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(io_error("opening", &path)(e)),
-        };
-        let len = file.len().map_err(io_error("reading", &path))?;
-        let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
-        file.read_exact_at(&mut bytes, 0).map_err(io_error("reading", &path))?;
-        let corrupt = |what: String| Error::Corrupt { what, path: path.clone(), at: 0, affected: "unknown".into() };
-        let too_new = |what: String| Error::TooNew { path: path.clone(), what };
+        Self::load_from(vfs, &layout.checkpoint())
+    }
+
+    /// Reads a checkpoint's copy; `None` where there is none.
+    pub(super) fn load_copy(vfs: &dyn Vfs, layout: &Layout) -> Result<Option<Self>, Error> {
+        Self::load_from(vfs, &layout.checkpoint_copy())
+    }
+
+    fn load_from(vfs: &dyn Vfs, path: &Path) -> Result<Option<Self>, Error> {
+        let Some(bytes) = bytes_of(vfs, path).map_err(io_error("reading", path))? else { return Ok(None) };
+        let corrupt = |what: String| Error::Corrupt { what, path: path.to_owned(), at: 0, affected: "unknown".into() };
+        let too_new = |what: String| Error::TooNew { path: path.to_owned(), what };
         let (version, json) = open_envelope(&bytes).map_err(corrupt)?;
         if version != VERSION {
             return Err(too_new(format!("checkpoint version {version}")));
@@ -96,18 +107,54 @@ impl Checkpoint {
         Ok(Some(read))
     }
 
-    /// Replaces the checkpoint durably.
-    pub(super) fn save(&self, vfs: &dyn Vfs, layout: &Layout) -> std::io::Result<()> {
-        let json = serde_json::to_vec(self).map_err(std::io::Error::other)?;
-        let line = format!("millstream-checkpoint {VERSION} {} {:08x}\n", json.len(), crc32fast::hash(&json));
-        let file = vfs.open(&layout.checkpoint_new(), OpenOptions::TRUNCATE)?;
-        // The name is given only to bytes that are on the disk.
-        file.write_all_at(line.as_bytes(), 0)?;
-        file.write_all_at(&json, line.len() as u64)?;
-        file.sync_data()?;
+    /// Replaces the checkpoint and its copy durably.
+    ///
+    /// # Errors
+    /// One that says "no space" comes only before the checkpoint has changed, so that the caller may try again.
+    pub(super) fn save(&self, vfs: &dyn Vfs, layout: &Layout) -> io::Result<()> {
+        let json = serde_json::to_vec(self).map_err(io::Error::other)?;
+        let mut bytes =
+            format!("millstream-checkpoint {VERSION} {} {:08x}\n", json.len(), crc32fast::hash(&json)).into_bytes();
+        bytes.extend_from_slice(&json);
+        // A name is given only to bytes that are on the disk.
+        write(vfs, &layout.checkpoint_new(), &bytes)?;
+        write(vfs, &layout.checkpoint_copy_new(), &bytes)?;
         vfs.rename(&layout.checkpoint_new(), &layout.checkpoint())?;
-        vfs.sync_dir(&layout.dir)
+        // From here on the new one may be what the next opening finds: files it names must not be written again.
+        let late = |e: io::Error| io::Error::other(format!("{e}, when the checkpoint had its name already"));
+        vfs.rename(&layout.checkpoint_copy_new(), &layout.checkpoint_copy()).map_err(late)?;
+        vfs.sync_dir(&layout.dir).map_err(late)
     }
+
+    /// Makes the copy say what the checkpoint says; its name is durable after the directory's next sync.
+    pub(super) fn renew_copy(vfs: &dyn Vfs, layout: &Layout) -> io::Result<()> {
+        let (bytes, copy) = (bytes_of(vfs, &layout.checkpoint())?, bytes_of(vfs, &layout.checkpoint_copy())?);
+        match bytes {
+            Some(bytes) if copy.as_ref() != Some(&bytes) => {
+                write(vfs, &layout.checkpoint_copy_new(), &bytes)?;
+                vfs.rename(&layout.checkpoint_copy_new(), &layout.checkpoint_copy())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn write(vfs: &dyn Vfs, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = vfs.open(path, OpenOptions::TRUNCATE)?;
+    file.write_all_at(bytes, 0)?;
+    file.sync_data()
+}
+
+/// A file's bytes; `None` where it does not exist.
+fn bytes_of(vfs: &dyn Vfs, path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let file = match vfs.open(path, OpenOptions::READ) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(usize::MAX)];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(Some(bytes))
 }
 
 fn open_envelope(bytes: &[u8]) -> Result<(u32, &[u8]), String> {

@@ -8,6 +8,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::frame::Content;
@@ -125,8 +126,9 @@ impl Committer {
             self.writer.durable_through = self.writer.seq;
             return Ok(());
         }
-        count(&self.shared.counters.syncs, 1);
-        self.writer.sync().map_err(|e| match e {
+        let synced = self.writer.sync();
+        self.shared.counters.syncs.store(self.writer.syncs, Ordering::Relaxed);
+        synced.map_err(|e| match e {
             WriteError::NoSpace(why) | WriteError::Broken(why) => why,
         })
     }
@@ -295,7 +297,9 @@ impl Committer {
             }
         }
         count(&self.shared.counters.groups, 1);
-        count(&self.shared.counters.commits, frames.len() as u64);
+        let commits = frames.iter().filter(|waiting| matches!(waiting.frame.content, Content::Commit(_))).count();
+        count(&self.shared.counters.commits, commits as u64);
+        self.shared.counters.group.store(self.writer.seq, Ordering::Relaxed);
     }
 
     fn publish_commit(&mut self, waiting: &Waiting, offsets: &[u64], body_at: u64, written: &Written) {

@@ -11,6 +11,7 @@ use millstream_event::{Name, Schema, TopicPartition, Watermark};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
+use super::inspect::TopicStat;
 use super::segment::Segment;
 use super::settled_file::SettledFile;
 use crate::{Error, TopicInfo, TopicSpec};
@@ -149,6 +150,18 @@ impl Topic {
 
     pub(super) fn info(&self) -> TopicInfo {
         self.definition.read().0.clone()
+    }
+
+    /// What it takes on the disk.
+    pub(super) fn stat(&self) -> TopicStat {
+        let mut stat = TopicStat::empty(self.with_info(|info| info.spec.name.clone()));
+        for partition in &self.partitions {
+            let contents = partition.contents.lock();
+            contents.files.iter().for_each(|file| stat.add_file(&file.meta));
+            stat.journal_events += contents.entries.iter().map(|entry| u64::from(entry.rows)).sum::<u64>();
+            stat.journal_bytes += contents.entries.iter().map(|entry| u64::from(entry.len)).sum::<u64>();
+        }
+        stat
     }
 
     /// Calls `f` with the definition, without a copy.

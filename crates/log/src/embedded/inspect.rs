@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use millstream_event::{Name, Offset};
 
-use super::checkpoint::Checkpoint;
-use super::layout::{Layout, segment_id};
+use super::checkpoint::{Checkpoint, SettledMeta};
+use super::layout::{Layout, is_spare, segment_id};
 use super::options::Options;
+use super::rebuild::{Source, source};
 use super::recover::{Recovered, recover};
 use super::settled_file::{OpenFile, SettledFile};
 use super::state::State;
@@ -53,6 +54,8 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// What a repair took out, or would take out.
     pub lost: Vec<Lost>,
+    /// What else a repair did or would do, and what it cannot do.
+    pub notes: Vec<String>,
 }
 
 /// Events that are lost by a repair.
@@ -94,13 +97,19 @@ pub(super) fn checkpoint(options: &Options, layout: &Layout) -> Result<Checkpoin
 /// Reads every byte of the log in `options.dir` and says what does not read back. Changes nothing.
 ///
 /// # Errors
-/// Where the files cannot be read at all, or the checkpoint, without which nothing can be judged, is damaged.
+/// Where the files cannot be read at all.
 pub fn verify(options: &Options) -> Result<Report, Error> {
     let layout = Layout::new(&options.dir);
-    let checkpoint = checkpoint(options, &layout)?;
-    let mut report = Report::default();
-    verify_journal(options, &layout, &checkpoint, &mut report)?;
-    verify_files(options, &layout, &checkpoint, &mut report);
+    verify_from(options, &layout, &source(options, &layout)?)
+}
+
+/// The same, by the checkpoint that was found; without one only that much is known.
+pub(super) fn verify_from(options: &Options, layout: &Layout, source: &Source) -> Result<Report, Error> {
+    let mut report = Report { problems: source.problems.clone(), notes: source.notes.clone(), ..Report::default() };
+    if let Some(checkpoint) = &source.checkpoint {
+        verify_journal(options, layout, checkpoint, &mut report)?;
+        verify_files(options, layout, checkpoint, &mut report);
+    }
     Ok(report)
 }
 
@@ -166,7 +175,7 @@ fn verify_groups_before(
             at = group.end();
         }
         report.segments += u64::from(at > 0);
-        if report.problems.first().is_some_and(|first| first.path == path) {
+        if report.problems.iter().any(|problem| problem.path == path) {
             return Ok(());
         }
     }
@@ -279,6 +288,31 @@ pub struct TopicStat {
     pub journal_events: u64,
     /// Their bytes in columns.
     pub journal_bytes: u64,
+    /// Settled files.
+    pub files: u64,
+}
+
+impl TopicStat {
+    /// Nothing yet.
+    pub(super) fn empty(topic: Name) -> Self {
+        Self {
+            topic,
+            settled_events: 0,
+            settled_bytes: 0,
+            column_bytes: 0,
+            journal_events: 0,
+            journal_bytes: 0,
+            files: 0,
+        }
+    }
+
+    /// Adds a settled file.
+    pub(super) fn add_file(&mut self, file: &SettledMeta) {
+        self.settled_events += file.next - file.base;
+        self.settled_bytes += file.len;
+        self.column_bytes += file.raw;
+        self.files += 1;
+    }
 }
 
 /// What a log takes on the disk.
@@ -290,6 +324,8 @@ pub struct Stat {
     pub segments: u64,
     /// The bytes of these segments that are used.
     pub segment_bytes: u64,
+    /// Segments that were settled and wait to be used again.
+    pub segments_free: u64,
     /// The last group.
     pub group: u64,
 }
@@ -301,19 +337,8 @@ pub fn stat(options: &Options) -> Result<Stat, Error> {
     let mut by_id: BTreeMap<u32, TopicStat> = BTreeMap::new();
     for (id, topic) in &found.state.topics {
         let files = found.checkpoint.files.get(id).into_iter().flat_map(|p| p.values()).flatten();
-        let mut stat = TopicStat {
-            topic: topic.spec.name.clone(),
-            settled_events: 0,
-            settled_bytes: 0,
-            column_bytes: 0,
-            journal_events: 0,
-            journal_bytes: 0,
-        };
-        for file in files {
-            stat.settled_events += file.next - file.base;
-            stat.settled_bytes += file.len;
-            stat.column_bytes += file.raw;
-        }
+        let mut stat = TopicStat::empty(topic.spec.name.clone());
+        files.for_each(|file| stat.add_file(file));
         by_id.insert(*id, stat);
     }
     for append in
@@ -327,5 +352,8 @@ pub fn stat(options: &Options) -> Result<Stat, Error> {
     let mut topics: Vec<TopicStat> = by_id.into_values().collect();
     topics.sort_by(|a, b| a.topic.cmp(&b.topic));
     let segment_bytes = found.segments.iter().map(|s| s.end()).sum();
-    Ok(Stat { topics, segments: found.segments.len() as u64, segment_bytes, group: found.seq })
+    let journal = layout.journal();
+    let names = options.vfs.list(&journal).map_err(io_error("reading", &journal))?;
+    let segments_free = names.iter().filter(|entry| is_spare(&entry.name)).count() as u64;
+    Ok(Stat { topics, segments: found.segments.len() as u64, segment_bytes, segments_free, group: found.seq })
 }

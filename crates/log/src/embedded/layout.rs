@@ -3,6 +3,7 @@
 //! ```text
 //! LOCK                              who has the log open
 //! checkpoint                        what is true after the last settled segment
+//! checkpoint.copy                   the same again, for a repair
 //! journal/0000000000000001.seg      segments, by number
 //! journal/reserve                   space set aside for a full disk
 //! topics/<topic>/<partition>/<offset>.ev   settled events
@@ -12,6 +13,9 @@
 use std::path::{Path, PathBuf};
 
 use millstream_event::{Name, Offset};
+
+/// What the name of a settled segment that is kept begins with.
+const SPARE: &str = "spare-";
 
 /// Where the files of a log are.
 #[derive(Debug, Clone)]
@@ -36,6 +40,14 @@ impl Layout {
         self.dir.join("checkpoint.new")
     }
 
+    pub(super) fn checkpoint_copy(&self) -> PathBuf {
+        self.dir.join("checkpoint.copy")
+    }
+
+    pub(super) fn checkpoint_copy_new(&self) -> PathBuf {
+        self.dir.join("checkpoint.copy.new")
+    }
+
     pub(super) fn journal(&self) -> PathBuf {
         self.dir.join("journal")
     }
@@ -51,7 +63,7 @@ impl Layout {
 
     /// A settled segment, kept to be used again.
     pub(super) fn spare(&self, id: &str) -> PathBuf {
-        self.journal().join(format!("spare-{id}"))
+        self.journal().join(format!("{SPARE}{id}"))
     }
 
     pub(super) fn reserve(&self) -> PathBuf {
@@ -78,6 +90,16 @@ impl Layout {
 /// The number in a segment's file name.
 pub(super) fn segment_id(name: &str) -> Option<u64> {
     name.strip_suffix(".seg").filter(|n| n.len() == 16).and_then(|n| u64::from_str_radix(n, 16).ok())
+}
+
+/// Whether a file's name is that of a settled segment that is kept.
+pub(super) fn is_spare(name: &str) -> bool {
+    name.starts_with(SPARE)
+}
+
+/// The first offset in a settled file's name.
+pub(super) fn settled_base(name: &str) -> Option<u64> {
+    name.strip_suffix(".ev").filter(|n| n.len() == 20).and_then(|n| n.parse().ok())
 }
 
 /// The name of a settled file.

@@ -23,6 +23,7 @@ mod open;
 mod options;
 mod prepare;
 mod reader;
+mod rebuild;
 mod recover;
 mod repair;
 mod retention;
@@ -73,6 +74,7 @@ pub struct EmbeddedLog {
     lock: Mutex<Option<Box<dyn Lock>>>,
     /// One change of topics at a time.
     creating: tokio::sync::Mutex<()>,
+    warning: Option<String>,
 }
 
 /// What a log that was opened for reading only says to a commit.
@@ -87,6 +89,7 @@ impl EmbeddedLog {
     pub fn open(options: Options) -> Result<Self, Error> {
         let layout = Layout::new(&options.dir);
         let lock = open::lock(&options, &layout)?;
+        let warning = open::exposed(&options, &layout);
         let mut found = open::read_or_make(&options, &layout)?;
         let writer = open::begin_segment(&options, &layout, &mut found)?;
         let opened = open::index(&layout, found, Some(&writer.segment));
@@ -95,6 +98,7 @@ impl EmbeddedLog {
         let shared = Shared::new(options, layout, opened.epoch_last, opened.topics, preparer);
         *shared.stage.lock() = opened.stage;
         *shared.sealed.lock() = opened.sealed.into();
+        shared.counters.group.store(writer.seq, Ordering::Relaxed);
         let committer = Committer::new(shared.clone(), writer);
         let settler = Settler::new(shared.clone(), opened.checkpoint);
         let prepared = shared.clone();
@@ -108,6 +112,7 @@ impl EmbeddedLog {
             threads: Mutex::new(threads),
             lock: Mutex::new(Some(lock)),
             creating: tokio::sync::Mutex::new(()),
+            warning,
         })
     }
 
@@ -134,7 +139,13 @@ impl EmbeddedLog {
         let shared = Shared::new(options, layout, opened.epoch_last, opened.topics, preparer);
         *shared.stage.lock() = opened.stage;
         shared.stop(READ_ONLY);
-        Ok(Self { shared, threads: Mutex::default(), lock: Mutex::default(), creating: tokio::sync::Mutex::new(()) })
+        let (threads, lock, creating) = (Mutex::default(), Mutex::default(), tokio::sync::Mutex::new(()));
+        Ok(Self { shared, threads, lock, creating, warning: None })
+    }
+
+    /// What somebody should look at although the log opened, if there is anything.
+    pub fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
     }
 
     /// The settings.
@@ -152,6 +163,16 @@ impl EmbeddedLog {
             settled_bytes: counters.settled_bytes.load(Ordering::Relaxed),
             disk_bytes: self.shared.preparer.used(),
         }
+    }
+
+    /// What the log takes on the disk now.
+    pub fn stat(&self) -> Stat {
+        let mut topics: Vec<TopicStat> = self.shared.topics.read().by_id.values().map(|topic| topic.stat()).collect();
+        topics.sort_by(|a, b| a.topic.cmp(&b.topic));
+        let segments = self.waiting_to_settle() as u64 + 1;
+        let preparer = &self.shared.preparer;
+        let group = self.shared.counters.group.load(Ordering::Relaxed);
+        Stat { topics, segments, segment_bytes: preparer.used_segments(), segments_free: preparer.spares(), group }
     }
 
     /// How many full segments wait to be settled.

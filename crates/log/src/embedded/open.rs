@@ -40,7 +40,7 @@ pub(super) struct Opened {
 /// Locks the log's directory, which is made where it does not exist.
 pub(super) fn lock(options: &Options, layout: &Layout) -> Result<Box<dyn Lock>, Error> {
     let vfs = options.vfs.as_ref();
-    make_dir(vfs, &layout.dir)?;
+    vfs.create_dir_all(&layout.dir).map_err(io_error("making", &layout.dir))?;
     match vfs.lock(&layout.lock()) {
         Ok(lock) => Ok(lock),
         Err(LockError::Held { pid }) => Err(Error::Locked { dir: layout.dir.clone(), pid }),
@@ -48,17 +48,16 @@ pub(super) fn lock(options: &Options, layout: &Layout) -> Result<Box<dyn Lock>, 
     }
 }
 
-/// Makes a directory durably, with those above it that do not exist either.
-fn make_dir(vfs: &dyn Vfs, dir: &Path) -> Result<(), Error> {
-    let missing = |dir: &&Path| matches!(vfs.list(dir), Err(e) if e.kind() == std::io::ErrorKind::NotFound);
-    let named = dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty());
-    let new: Vec<&Path> = named.take_while(missing).collect();
-    vfs.create_dir_all(dir).map_err(io_error("making", dir))?;
-    for dir in new {
-        let above = dir.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        vfs.sync_dir(above).map_err(io_error("syncing", above))?;
+/// Says where others than the owner may look into the log's directory. It is not tightened: somebody may have opened it
+/// on purpose; what is made inside is the owner's alone.
+pub(super) fn exposed(options: &Options, layout: &Layout) -> Option<String> {
+    let dir = layout.dir.display();
+    let open = options.vfs.is_open_to_others(&layout.dir).unwrap_or(false);
+    let warning = open.then(|| format!("others than its owner may look into {dir}; `chmod 700 {dir}` ends that"));
+    if let Some(warning) = &warning {
+        tracing::warn!("{warning}");
     }
-    Ok(())
+    warning
 }
 
 /// Reads a log, making an empty one where there is none.
@@ -66,6 +65,8 @@ pub(super) fn read_or_make(options: &Options, layout: &Layout) -> Result<Recover
     let vfs = options.vfs.as_ref();
     let checkpoint = match Checkpoint::load(vfs, layout)? {
         Some(checkpoint) => {
+            // Before anything goes that only the copy of another moment would need.
+            Checkpoint::renew_copy(vfs, layout).map_err(io_error("writing", &layout.checkpoint_copy()))?;
             // Whoever made these names may have failed to make them durable.
             vfs.sync_dir(&layout.dir).map_err(io_error("syncing", &layout.dir))?;
             checkpoint
@@ -88,9 +89,27 @@ fn make(options: &Options, layout: &Layout) -> Result<Checkpoint, Error> {
         let (what, path) = ("the checkpoint is missing".into(), layout.checkpoint());
         return Err(Error::Corrupt { what, path, at: 0, affected: "unknown".into() });
     }
+    sync_ancestors(vfs, &layout.dir)?;
     let checkpoint = Checkpoint::first(new_log_id(options));
     checkpoint.save(vfs, layout).map_err(io_error("writing", &layout.checkpoint()))?;
     Ok(checkpoint)
+}
+
+/// Makes the names of a new log's directory and of those above it durable: without them all that is in it is gone.
+/// Done before there is a checkpoint, so that an opening that finds one need not do it again.
+fn sync_ancestors(vfs: &dyn Vfs, dir: &Path) -> Result<(), Error> {
+    use std::io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
+    for above in dir.ancestors().skip(1) {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        match vfs.sync_dir(above) {
+            // Somebody else's directory, or one that is never written: it was there before us.
+            Err(e) if matches!(e.kind(), PermissionDenied | InvalidInput | Unsupported) => {
+                tracing::debug!(dir = %above.display(), error = %e, "a directory above the log was not synced");
+            }
+            done => done.map_err(io_error("syncing", above))?,
+        }
+    }
+    Ok(())
 }
 
 /// A number that no other log has. The standard library's hasher is the one source of chance at hand here.
@@ -106,6 +125,7 @@ fn new_log_id(options: &Options) -> u128 {
 
 /// Begins the segment of this opening and says where to go on.
 pub(super) fn begin_segment(options: &Options, layout: &Layout, found: &mut Recovered) -> Result<Writer, Error> {
+    make_room(options, layout)?;
     let vfs = options.vfs.as_ref();
     let (id, new) = (found.id_last + 1, layout.segment_new());
     let file = vfs.open(&new, OpenOptions::TRUNCATE).map_err(io_error("making", &new))?;
@@ -199,6 +219,18 @@ fn copy(
     Ok(GroupAt { header, crc, at, frames: group.frames.into_iter().map(moved).collect() })
 }
 
+/// Removes spares and the reserve, which are made anew: on a full disk they are the room for the segment that begins.
+fn make_room(options: &Options, layout: &Layout) -> Result<(), Error> {
+    let (vfs, journal) = (options.vfs.as_ref(), layout.journal());
+    for entry in vfs.list(&journal).map_err(io_error("reading", &journal))? {
+        if super::layout::segment_id(&entry.name).is_none() {
+            let path = journal.join(entry.name);
+            vfs.remove(&path).map_err(io_error("removing", &path))?;
+        }
+    }
+    Ok(())
+}
+
 /// Cuts off what no longer counts, and removes segments of which nothing does.
 fn discard_tails(options: &Options, layout: &Layout, found: &mut Recovered) -> Result<(), Error> {
     let vfs = options.vfs.as_ref();
@@ -212,13 +244,6 @@ fn discard_tails(options: &Options, layout: &Layout, found: &mut Recovered) -> R
         }
     }
     found.segments = kept;
-    let journal = layout.journal();
-    for entry in vfs.list(&journal).map_err(io_error("reading", &journal))? {
-        // Spares and the reserve are made anew.
-        if super::layout::segment_id(&entry.name).is_none() {
-            found.leftovers.push(journal.join(entry.name));
-        }
-    }
     for path in std::mem::take(&mut found.leftovers) {
         vfs.remove(&path).map_err(io_error("removing", &path))?;
     }

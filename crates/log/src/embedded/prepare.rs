@@ -70,6 +70,8 @@ struct State {
     reserve: bool,
     overtaken: Option<Instant>,
     no_space: Option<String>,
+    /// Why the settler cannot go on, while it finds no space.
+    settling_full: Option<String>,
     sealed_bytes: u64,
     closing: bool,
     broken: Option<String>,
@@ -95,6 +97,7 @@ impl Preparer {
             reserve: false,
             overtaken: None,
             no_space: None,
+            settling_full: None,
             sealed_bytes: sealed,
             closing: false,
             broken: None,
@@ -121,6 +124,12 @@ impl Preparer {
     /// The bytes on the disk.
     pub(super) fn used(&self) -> u64 {
         self.used_by(&self.state.lock())
+    }
+
+    /// The bytes of segments that are written or were.
+    pub(super) fn used_segments(&self) -> u64 {
+        let state = self.state.lock();
+        state.sealed_bytes + state.written
     }
 
     fn used_by(&self, state: &State) -> u64 {
@@ -169,7 +178,31 @@ impl Preparer {
 
     /// Who may write now.
     pub(super) fn room(&self) -> Room {
-        self.state.lock().no_space.clone().map_or(Room::Plenty, Room::Reserve)
+        let state = self.state.lock();
+        state.no_space.as_ref().or(state.settling_full.as_ref()).cloned().map_or(Room::Plenty, Room::Reserve)
+    }
+
+    /// Says that settling found no space, or (`None`) that it finds some again. Until then sources are refused, and the
+    /// segments that were kept for use again go; answers whether there were any, so that it is worth another attempt.
+    pub(super) fn settling_full(&self, why: Option<String>) -> bool {
+        let mut state = self.state.lock();
+        state.settling_full = why;
+        if state.settling_full.is_none() {
+            return false;
+        }
+        let spares = std::mem::take(&mut state.spares);
+        for path in &spares {
+            // What stays behind is removed by the next opening.
+            if let Err(error) = self.vfs.remove(path) {
+                tracing::warn!(path = %path.display(), %error, "a segment that is not needed any more stays");
+            }
+        }
+        !spares.is_empty()
+    }
+
+    /// The journal's segments that wait to be used again.
+    pub(super) fn spares(&self) -> u64 {
+        self.state.lock().spares.len() as u64
     }
 
     /// Says that a write found no space and was taken back; answers who may go on, in the next segment.
@@ -262,7 +295,8 @@ impl Preparer {
     }
 
     fn spare_or_remove(&self, state: &mut State, path: PathBuf, len: u64) {
-        if self.ahead && len == self.segment_bytes && state.spares.len() < SPARES_MAX && state.no_space.is_none() {
+        let full = state.no_space.is_some() || state.settling_full.is_some();
+        if self.ahead && len == self.segment_bytes && state.spares.len() < SPARES_MAX && !full {
             let id = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             let spare = self.layout.spare(&id);
             if self.vfs.rename(&path, &spare).is_ok() {

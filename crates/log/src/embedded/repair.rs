@@ -3,17 +3,19 @@
 //! The journal is cut at its first damaged group, because what follows was built on it: positions and events go back
 //! together, so that sources send again what is missing and nothing is processed twice. A damaged settled file is cut at
 //! its first damaged block and the rest of its blocks is lost with it only where their headers do not read either.
-//! Whatever is taken out is kept in `damaged/`.
+//! A damaged checkpoint is replaced by its copy, or worked out anew where it can be (`rebuild`). Whatever is taken out is
+//! kept in `damaged/`.
 
 use std::path::Path;
 
 use millstream_event::Offset;
 
 use super::checkpoint::{Checkpoint, SettledMeta};
-use super::inspect::{Lost, Report, checkpoint, lost, segments, verify};
+use super::inspect::{Lost, Problem, Report, lost, segments, verify_from};
 use super::layout::Layout;
 use super::open;
 use super::options::Options;
+use super::rebuild::source;
 use super::settled_file::{OpenFile, SettledFile};
 use super::state::State;
 use super::walk::{Found, Walker, io_error};
@@ -26,24 +28,60 @@ const COPY_BYTES: u64 = 1 << 20;
 /// Repairs the log in `options.dir`. Without `confirm` nothing is changed, and the report's `lost` says what would be.
 ///
 /// # Errors
-/// [`Error::Locked`] where the log is in use, and where the checkpoint is damaged: then only a copy can help.
+/// [`Error::Locked`] where the log is in use; [`Error::Refused`] where the checkpoint is damaged and can neither be taken
+/// from its copy nor be worked out anew: then only a backup can help.
 pub fn repair(options: &Options, confirm: bool) -> Result<Report, Error> {
     let layout = Layout::new(&options.dir);
     let _lock = open::lock(options, &layout)?;
-    let mut report = verify(options)?;
+    let source = source(options, &layout)?;
+    let mut report = verify_from(options, &layout, &source)?;
     if report.is_sound() {
         return Ok(report);
     }
-    let mut next = checkpoint(options, &layout)?;
+    let Some(mut next) = source.checkpoint else {
+        let why = report.notes.join("; ");
+        return Err(Error::Refused(format!("{why}; nothing was changed; put `checkpoint` back from a backup")));
+    };
+    report.lost.extend(source.lost);
     let journal = report.problems.iter().filter(|p| p.path.starts_with(layout.journal()));
     let journal = journal.min_by(|a, b| (&a.path, a.at).cmp(&(&b.path, b.at))).cloned();
     if let Some(first) = journal {
         cut_journal(options, &layout, &next, &first.path, first.at, confirm, &mut report.lost)?;
     }
-    if mend_files(options, &layout, &mut next, confirm, &mut report.lost)? && confirm {
-        next.save(options.vfs.as_ref(), &layout).map_err(io_error("writing", &layout.checkpoint()))?;
+    let mended = mend_files(options, &layout, &mut next, confirm, &mut report.lost)?;
+    if confirm {
+        for dir in &source.orphans {
+            take_out(options, &layout, dir)?;
+        }
+        if mended || !source.problems.is_empty() {
+            replace_checkpoint(options, &layout, &next, &source.problems)?;
+        }
     }
     Ok(report)
+}
+
+/// Puts another checkpoint in the place of the one there and of its copy; what was damaged is kept.
+fn replace_checkpoint(options: &Options, layout: &Layout, next: &Checkpoint, damaged: &[Problem]) -> Result<(), Error> {
+    let vfs = options.vfs.as_ref();
+    let names = vfs.list(&layout.dir).map_err(io_error("reading", &layout.dir))?;
+    for problem in damaged {
+        // A checkpoint may be missing altogether.
+        if names.iter().any(|entry| layout.dir.join(&entry.name) == problem.path) {
+            keep_copy(options, layout, &problem.path)?;
+        }
+    }
+    next.save(vfs, layout).map_err(io_error("writing", &layout.checkpoint()))
+}
+
+/// Moves the files of a directory to `damaged/`.
+fn take_out(options: &Options, layout: &Layout, dir: &Path) -> Result<(), Error> {
+    let vfs = options.vfs.as_ref();
+    for entry in vfs.list(dir).map_err(io_error("reading", dir))? {
+        let path = dir.join(&entry.name);
+        keep_copy(options, layout, &path)?;
+        vfs.remove(&path).map_err(io_error("removing", &path))?;
+    }
+    vfs.sync_dir(dir).map_err(io_error("syncing", dir))
 }
 
 /// Cuts the journal before the group at `at` of the segment `path`; later segments go whole.

@@ -37,8 +37,8 @@ pub(super) struct Settler {
 /// Why a pass did not end.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// To be tried again when there is space.
-    NoSpace,
+    /// To be tried again when there is space: nothing of the pass counts, and nothing that counted before has changed.
+    NoSpace(String),
     /// The log is ending; the next opening begins the pass anew.
     Ending,
     Final(Error),
@@ -52,7 +52,11 @@ impl From<Error> for Failure {
 
 /// An I/O error of a pass.
 pub(super) fn failure(doing: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Failure {
-    move |e| if is_no_space(&e) { Failure::NoSpace } else { Failure::Final(io_error(doing, path)(e)) }
+    move |e| {
+        let no_space = is_no_space(&e);
+        let error = io_error(doing, path)(e);
+        if no_space { Failure::NoSpace(error.to_string()) } else { Failure::Final(error) }
+    }
 }
 
 /// What a pass will change for one partition.
@@ -88,11 +92,18 @@ impl Settler {
                 None => (self.tidy(), false),
             };
             match done {
-                Ok(()) if again => continue,
-                Ok(()) => {}
+                Ok(()) => {
+                    self.shared.preparer.settling_full(None);
+                    if again {
+                        continue;
+                    }
+                }
                 Err(Failure::Ending) => return,
-                Err(Failure::NoSpace) => {
-                    tracing::warn!("no space to settle events; they stay in the journal");
+                Err(Failure::NoSpace(why)) => {
+                    tracing::warn!(%why, "no space to settle events; they stay in the journal, and sources are refused");
+                    if self.shared.preparer.settling_full(Some(why)) {
+                        continue;
+                    }
                     if let Err(Failure::Final(error)) = self.tidy() {
                         return self.shared.stop(&error.to_string());
                     }

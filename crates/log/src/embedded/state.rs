@@ -49,7 +49,7 @@ impl State {
                     }
                 }
             }
-            Content::Topic { id, schema_version, spec } => self.topic(*id, *schema_version, spec),
+            Content::Topic { id, schema_version, spec } => self.define(*id, *schema_version, spec),
             Content::Trim { topic, partition, before } => {
                 let start = self.topics.get_mut(topic).and_then(|t| t.starts.get_mut(*partition as usize));
                 let start = start.ok_or("a trim of an unknown partition")?;
@@ -60,7 +60,8 @@ impl State {
         Ok(())
     }
 
-    fn topic(&mut self, id: u32, schema_version: u32, spec: &TopicSpec) {
+    /// Takes the definition of a topic into account.
+    pub(super) fn define(&mut self, id: u32, schema_version: u32, spec: &TopicSpec) {
         let zeros = vec![0; spec.partitions as usize];
         let topic = self.topics.entry(id).or_insert_with(|| TopicState {
             spec: spec.clone(),

@@ -6,6 +6,10 @@ use millstream_event::{Column, ColumnType, PartitionId, Schema};
 use super::*;
 use crate::{Append, Change, Class, Consumed, Epoch, Read, Retention, TopicKind};
 
+mod damage;
+mod fixture;
+mod full_disk;
+
 pub(super) fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
@@ -245,39 +249,6 @@ async fn a_tail_torn_at_any_byte_is_cut_and_nothing_before_it_is_lost() {
 }
 
 #[tokio::test]
-async fn a_flipped_byte_is_never_a_silent_loss() {
-    let dir = tempfile::tempdir().unwrap();
-    let log = filled(dir.path(), 4).await;
-    log.close().await.unwrap();
-    let all: Vec<i64> = (0..12).collect();
-    let (mut refused, mut found) = (0, 0);
-    for group in groups(dir.path()) {
-        let used = group.header.bodies_at() + group.header.body_len;
-        for at in (0..used).step_by(5) {
-            let copy = tempfile::tempdir().unwrap();
-            copy_dir(dir.path(), copy.path());
-            let path = last_segment(copy.path());
-            let mut bytes = std::fs::read(&path).unwrap();
-            bytes[(group.at + at) as usize] ^= 0x10;
-            std::fs::write(&path, bytes).unwrap();
-            match EmbeddedLog::open(options(copy.path())) {
-                Err(Error::Corrupt { .. }) => refused += 1,
-                Err(other) => panic!("{other}"),
-                Ok(log) => {
-                    let read = tokio::spawn(async move { numbers(&log).await }).await;
-                    // Where it is not seen at once it is seen when it is read.
-                    if let Ok(read) = read {
-                        assert_eq!(read, all, "group {} byte {at}", group.header.seq);
-                    }
-                    found += 1;
-                }
-            }
-        }
-    }
-    assert!(refused > 0 && found > 0);
-}
-
-#[tokio::test]
 async fn a_second_opening_is_refused_with_the_holder() {
     let dir = tempfile::tempdir().unwrap();
     let log = filled(dir.path(), 1).await;
@@ -361,32 +332,6 @@ fn numbers_from(log: &EmbeddedLog) -> Option<u64> {
 }
 
 #[tokio::test]
-async fn a_budget_that_is_used_up_refuses_sources_and_lets_the_rest_use_the_reserve() {
-    let dir = tempfile::tempdir().unwrap();
-    let max = 512 << 10;
-    let with = Options { max_bytes: Some(max), reserve_bytes: 64 << 10, ..options(dir.path()) };
-    let log = EmbeddedLog::open(with).unwrap();
-    log.create_topic(spec("t", 1)).await.unwrap();
-    let mut source = Source::join(&log, "s").await;
-    // Random enough not to be compressed away by settling.
-    let mut taken = 0;
-    let refused = loop {
-        match log.commit(source.commit("t", 20, 300)).await {
-            Outcome::Committed(_) => taken += 1,
-            other => break other,
-        }
-        assert!(taken < 20_000, "the budget never ends");
-    };
-    assert!(matches!(refused, Outcome::Aborted(AbortReason::DiskFull(_))), "{refused:?}");
-    assert!(log.stopped().is_none());
-    let mut inner = Source::join(&log, "inner").await;
-    let mut commit = inner.commit("t", 5, 300);
-    commit.class = Class::Processing;
-    let outcome = log.commit(commit).await;
-    assert!(matches!(outcome, Outcome::Committed(_)), "{outcome:?}");
-}
-
-#[tokio::test]
 async fn a_stopped_log_can_be_read_and_a_running_one_names_its_process() {
     let dir = tempfile::tempdir().unwrap();
     let log = filled(dir.path(), 5).await;
@@ -403,99 +348,46 @@ async fn a_stopped_log_can_be_read_and_a_running_one_names_its_process() {
 }
 
 #[tokio::test]
-async fn a_damaged_journal_is_cut_where_the_damage_is_and_says_what_is_lost() {
-    let dir = tempfile::tempdir().unwrap();
-    let log = filled(dir.path(), 6).await;
-    log.close().await.unwrap();
-    assert!(verify(&options(dir.path())).unwrap().is_sound());
-    let damaged = groups(dir.path()).into_iter().filter(|g| !g.frames.is_empty()).nth(5).unwrap();
-    let path = last_segment(dir.path());
-    let mut bytes = std::fs::read(&path).unwrap();
-    bytes[damaged.at as usize + 20] ^= 1;
-    std::fs::write(&path, bytes).unwrap();
-    let Err(error @ Error::Corrupt { .. }) = EmbeddedLog::open(options(dir.path())) else { panic!() };
-    assert!(error.to_string().contains("log repair"), "{error}");
-    let report = verify(&options(dir.path())).unwrap();
-    assert_eq!(report.problems.len(), 1);
-    assert_eq!(report.problems[0].at, damaged.at);
-    let would = repair(&options(dir.path()), false).unwrap();
-    assert!(EmbeddedLog::open(options(dir.path())).is_err(), "nothing was changed");
-    let did = repair(&options(dir.path()), true).unwrap();
-    assert_eq!(would.lost, did.lost);
-    assert_eq!(did.lost.iter().map(|l| (l.from.0, l.to.0)).collect::<Vec<_>>(), [(12, 15), (15, 18)]);
-    let log = EmbeddedLog::open(options(dir.path())).unwrap();
-    assert_eq!(numbers(&log).await, (0..12).collect::<Vec<_>>());
-    let mut source = Source::join(&log, "s").await;
-    source.put(&log, 3, 10).await;
-    assert!(dir.path().join("damaged").exists());
-}
-
-#[tokio::test]
-async fn a_damaged_block_is_taken_out_and_the_rest_of_its_file_stays() {
+async fn a_running_and_a_stopped_log_tell_the_same_figures() {
     let dir = tempfile::tempdir().unwrap();
     let log = filled(dir.path(), 0).await;
     let mut source = Source::join(&log, "s").await;
-    for _ in 0..100 {
-        source.put(&log, 20, 200).await;
+    let (mut commits, mut free) = (0, false);
+    // A free segment is used again as soon as the next one is needed.
+    while commits < 60 || !free {
+        source.put(&log, 20, 100).await;
+        commits += 1;
+        assert!(commits < 10_000, "no segment was ever free");
+        free |= log.stat().segments_free > 0;
     }
     until("settling", || log.shared.sealed.lock().is_empty()).await;
+    let (running, counts) = (log.stat(), log.counts());
+    assert_eq!(counts.commits, commits);
+    assert!((1..=counts.groups + 10).contains(&counts.syncs), "{counts:?}");
+    let topic = &running.topics[0];
+    assert!(topic.settled_events > 0 && topic.settled_bytes > 0 && topic.files > 0, "{topic:?}");
+    assert_eq!(topic.settled_events + topic.journal_events, 20 * commits);
+    assert!(running.segment_bytes > 0, "{running:?}");
     log.close().await.unwrap();
-    let file = std::fs::read_dir(dir.path().join("topics/t/0")).unwrap().next().unwrap().unwrap().path();
-    let mut bytes = std::fs::read(&file).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    std::fs::write(&file, bytes).unwrap();
-    let report = verify(&options(dir.path())).unwrap();
-    assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
-    assert_eq!(report.problems[0].affected, "t/0");
-    let report = repair(&options(dir.path()), true).unwrap();
-    let lost: u64 = report.lost.iter().map(|l| l.to.0 - l.from.0).sum();
-    assert!(lost > 0);
-    assert!(verify(&options(dir.path())).unwrap().is_sound());
-    let log = EmbeddedLog::open(options(dir.path())).unwrap();
-    let at = TopicPartition::new(name("t"), 0);
-    let mut reader = log.read(&at, Offset(0)).unwrap();
-    let mut rows = 0;
-    while let Read::Batch(batch) = reader.next().await.unwrap() {
-        rows += batch.rows.num_rows() as u64;
-    }
-    assert_eq!(rows, 2000 - lost);
-}
-
-/// Where the log is that version 1 wrote.
-fn fixture() -> std::path::PathBuf {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1")
-}
-
-/// Writes the fixture anew with `MILLSTREAM_WRITE_FIXTURE=1`; only for a new version of the format, beside the old one.
-#[tokio::test]
-async fn a_log_of_version_1_is_written_like_this() {
-    if std::env::var_os("MILLSTREAM_WRITE_FIXTURE").is_none() {
-        return;
-    }
-    let clock = Arc::new(crate::ManualClock::new(1_000_000_000_000));
-    let with =
-        Options { segment_bytes: Options::SEGMENT_BYTES_MIN, prepare_ahead: false, clock, ..options(&fixture()) };
-    let log = EmbeddedLog::open(with).unwrap();
-    log.create_topic(spec("t", 1)).await.unwrap();
-    let mut source = Source::join(&log, "s").await;
-    for _ in 0..8 {
-        source.put(&log, 5, 10).await;
-    }
-    until("settling", || log.shared.sealed.lock().is_empty()).await;
-    log.close().await.unwrap();
+    let stopped = stat(&options(dir.path())).unwrap();
+    assert_eq!((stopped.topics, stopped.segments), (running.topics, running.segments));
 }
 
 #[tokio::test]
-async fn a_log_that_version_1_wrote_loads() {
-    let dir = tempfile::tempdir().unwrap();
-    copy_dir(&fixture(), dir.path());
-    assert!(verify(&options(dir.path())).unwrap().is_sound());
-    let clock = Arc::new(crate::ManualClock::new(1_000_000_000_000));
-    let log = EmbeddedLog::open(Options { clock, ..options(dir.path()) }).unwrap();
-    assert_eq!(numbers(&log).await, (0..40).collect::<Vec<_>>());
-    let source = Source::join(&log, "s").await;
-    assert_eq!(source.position, Some(Position::Offset(Offset(40))));
-    let (_, partition) = log.shared.topics.read().partition(&TopicPartition::new(name("t"), 0)).unwrap();
-    assert!(!partition.contents.lock().files.is_empty(), "some of it is settled");
+async fn what_is_made_is_the_owners_alone_and_a_directory_open_to_others_is_warned_of() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("log");
+    let log = filled(&dir, 2).await;
+    assert_eq!(log.warning(), None);
+    let mut left = vec![dir.clone()];
+    while let Some(path) = left.pop() {
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{}", path.display());
+        left.extend(std::fs::read_dir(&path).into_iter().flatten().map(|entry| entry.unwrap().path()));
+    }
+    drop(log);
+    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let log = EmbeddedLog::open(options(&dir)).unwrap();
+    assert!(log.warning().is_some_and(|warning| warning.contains("chmod 700")), "{:?}", log.warning());
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, IoSlice, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -78,6 +78,10 @@ impl Vfs for RealVfs {
 
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+    }
+
+    fn is_open_to_others(&self, dir: &Path) -> io::Result<bool> {
+        Ok(fs::metadata(dir)?.permissions().mode() & 0o077 != 0)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {

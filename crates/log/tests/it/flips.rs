@@ -1,18 +1,20 @@
-//! One byte of a log changes while nobody looks: it is refused loudly, or what was acknowledged is all there.
+//! One byte of a log changes while nobody looks: it is refused loudly, or what was acknowledged is all there; and what
+//! opening or reading refuses, `verify` finds as well.
 
 use std::path::{Path, PathBuf};
 
+use millstream_log::verify;
 use millstream_log::vfs::sim::{Rng, SimVfs};
 
-use crate::rig::{Found, Plan, Witness, disk, find, in_parallel, long, open, run, work};
+use crate::rig::{Found, Plan, Witness, disk, find, in_parallel, long, open, options, run, work};
 
-const PLAN: Plan = Plan { seed: 11, tasks: 2, steps: 40 };
+pub(crate) const PLAN: Plan = Plan { seed: 11, tasks: 2, steps: 40 };
 
 /// How many bytes the short form changes.
 const FLIPS: usize = 3_000;
 
 /// A log that was closed, with sealed, settled and current parts, and what it holds.
-fn closed_log() -> (SimVfs, Found) {
+pub(crate) fn closed_log() -> (SimVfs, Found) {
     let vfs = disk();
     for steps in [PLAN.steps / 2, PLAN.steps] {
         let log = open(&vfs).unwrap();
@@ -43,19 +45,25 @@ fn places(vfs: &SimVfs) -> Vec<(PathBuf, usize)> {
 fn one_flip(sound: &SimVfs, want: &Found, path: &Path, at: usize, mask: u8) {
     let vfs = sound.copy();
     vfs.flip(path, at as u64, mask);
+    let report = verify(&options(&vfs));
+    let told = report.as_ref().map_or(true, |report| !report.is_sound());
     let read = match open(&vfs) {
         Ok(log) => run(find(&log, PLAN.tasks)),
         Err(error) => Err(error),
     };
     match read {
         Ok(found) => assert_eq!(&found, want, "{path:?} at {at} ^ {mask}: other events, silently"),
-        Err(error) => assert!(error.to_string().len() > 20, "{path:?} at {at}: unclear: {error}"),
+        Err(error) => {
+            assert!(error.to_string().len() > 20, "{path:?} at {at}: unclear: {error}");
+            assert!(told, "{path:?} at {at} ^ {mask}: reading says `{error}`, verify says {report:?}");
+        }
     }
 }
 
 #[test]
 fn no_flipped_byte_silently_loses_what_was_acknowledged() {
     let (vfs, want) = closed_log();
+    assert!(verify(&options(&vfs.copy())).unwrap().is_sound());
     let places = places(&vfs);
     println!("{} bytes in {:?}", places.len(), vfs.files());
     in_parallel(places.len() as u64, |i| {

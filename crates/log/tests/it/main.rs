@@ -9,9 +9,12 @@
 )]
 
 mod allocation;
+mod checkpoint;
 mod conformance;
 mod faults;
+mod first_open;
 mod flips;
+mod full_disk;
 mod fuzz_frames;
 mod power_loss;
 mod rig;

@@ -256,6 +256,13 @@ pub(crate) struct Found {
     places: Vec<Vec<(u64, i64)>>,
 }
 
+impl Found {
+    /// How many events there are.
+    pub(crate) fn count(&self) -> usize {
+        self.places.iter().map(Vec::len).sum()
+    }
+}
+
 /// Reads everything.
 pub(crate) async fn find(log: &Arc<dyn Log>, tasks: u32) -> Result<Found, Error> {
     let mut positions = BTreeMap::new();

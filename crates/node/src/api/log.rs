@@ -15,6 +15,9 @@ pub struct LogTopic {
     pub settled_bytes: u64,
     /// Files of its own.
     pub files: u64,
+    /// Bytes of its events that are in the journal only.
+    #[serde(default)]
+    pub journal_bytes: u64,
 }
 
 /// The log's figures.
@@ -76,6 +79,9 @@ pub struct VerifyReport {
     pub groups: u64,
     /// What is wrong; only harmless ones leave the log usable.
     pub faults: Vec<VerifyFault>,
+    /// What a repair can do about it beyond taking out what does not read back, and what it cannot.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 impl VerifyReport {
@@ -90,7 +96,7 @@ impl VerifyReport {
 pub struct RepairReport {
     /// Where the log is.
     pub dir: String,
-    /// What was done, one line each.
+    /// What was done and what is lost, one line each.
     pub actions: Vec<String>,
     /// Events that are gone, where that can be known.
     #[serde(default)]

@@ -247,6 +247,18 @@ pub struct LogState {
     pub bytes: u64,
     /// Journal segments in use.
     pub segments: u64,
+    /// Journal segments waiting to be used again.
+    #[serde(default)]
+    pub segments_free: u64,
+    /// Bytes in files per topic partition.
+    #[serde(default)]
+    pub settled_bytes: u64,
+    /// Commits since the log was opened; absent for a stopped node.
+    #[serde(default)]
+    pub commits: Option<u64>,
+    /// Syncs since the log was opened; absent for a stopped node.
+    #[serde(default)]
+    pub syncs: Option<u64>,
     /// `group`, `interval 50ms`, `never`.
     pub sync: String,
     /// Why it no longer accepts; absent while it does.

@@ -39,5 +39,15 @@ fn a_tapped_line_is_an_event_or_an_error() {
 fn an_unknown_field_of_a_newer_node_is_ignored() {
     let state: LogState =
         serde_json::from_value(json!({"bytes": 1, "segments": 2, "sync": "group", "new": true})).unwrap();
-    assert_eq!(state, LogState { bytes: 1, segments: 2, sync: "group".into(), stopped: None });
+    let expect = LogState {
+        bytes: 1,
+        segments: 2,
+        segments_free: 0,
+        settled_bytes: 0,
+        commits: None,
+        syncs: None,
+        sync: "group".into(),
+        stopped: None,
+    };
+    assert_eq!(state, expect);
 }

@@ -10,7 +10,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use millstream_service::dead_letters::{Answer, LetterId, LetterStatus, LetterView, Select};
 use millstream_service::event::{Offset, TopicPartition};
-use millstream_service::log::{Log, Retention, TopicInfo};
+use millstream_service::log::{Log, Retention, Stat, TopicInfo};
 use millstream_service::{Injected, Kind, State as Standing};
 use serde_json::value::RawValue;
 
@@ -369,31 +369,37 @@ fn result(answer: Answer, select: &Select, done: LetterOutcome) -> LettersResult
 }
 
 pub(super) async fn log_stat(State(node): State<Node>) -> Answered<LogStat> {
-    let dir = node.inner.view().loaded.config.log.embedded.clone();
-    let state = log_state(&dir, node.inner.log.stopped());
-    let topics = stat_topics(&*node.inner.log).await?;
-    Ok(Json(stat(&dir, state, topics)))
+    let settings = node.inner.view().loaded.config.log.embedded.clone();
+    let log = &node.inner.log;
+    let figures = log.stat();
+    let state = log_state(&settings, &figures, Some(log.counts()), log.stopped());
+    let topics = stat_topics(&**log, &figures).await?;
+    Ok(Json(stat(&settings, state, &figures, topics)))
 }
 
-/// The log's figures as far as its files and its index tell them.
-pub(crate) fn stat(settings: &crate::config::EmbeddedSettings, state: api::LogState, topics: Vec<LogTopic>) -> LogStat {
-    let (journal_bytes, _) = crate::runtime::disk_use(&settings.dir.join("journal"));
+/// The log's figures as its files and its index tell them.
+pub(crate) fn stat(
+    settings: &crate::config::EmbeddedSettings,
+    state: api::LogState,
+    figures: &Stat,
+    topics: Vec<LogTopic>,
+) -> LogStat {
     LogStat {
         dir: settings.dir.display().to_string(),
         bytes: state.bytes,
-        journal_bytes,
+        journal_bytes: figures.segment_bytes,
         segments: state.segments,
-        segments_free: 0,
-        settled_bytes: state.bytes.saturating_sub(journal_bytes),
+        segments_free: state.segments_free,
+        settled_bytes: state.settled_bytes,
         sync: state.sync,
-        commits: None,
-        syncs: None,
+        commits: state.commits,
+        syncs: state.syncs,
         stopped: state.stopped,
         topics,
     }
 }
 
-pub(crate) async fn stat_topics(log: &dyn Log) -> Result<Vec<LogTopic>, ApiError> {
+pub(crate) async fn stat_topics(log: &dyn Log, figures: &Stat) -> Result<Vec<LogTopic>, ApiError> {
     let mut topics = Vec::new();
     for info in log.topics() {
         let mut events = 0;
@@ -402,8 +408,15 @@ pub(crate) async fn stat_topics(log: &dyn Log) -> Result<Vec<LogTopic>, ApiError
             let start: Offset = log.start(&at).await.map_err(log_error)?;
             events += log.end(&at).await.map_err(log_error)?.0.saturating_sub(start.0);
         }
-        let topic = info.spec.name.to_string();
-        topics.push(LogTopic { topic, partitions: info.spec.partitions, events, settled_bytes: 0, files: 0 });
+        let found = figures.topics.iter().find(|figures| figures.topic == info.spec.name);
+        topics.push(LogTopic {
+            topic: info.spec.name.to_string(),
+            partitions: info.spec.partitions,
+            events,
+            settled_bytes: found.map_or(0, |figures| figures.settled_bytes),
+            files: found.map_or(0, |figures| figures.files),
+            journal_bytes: found.map_or(0, |figures| figures.journal_bytes),
+        });
     }
     Ok(topics)
 }

@@ -70,7 +70,7 @@ pub(super) async fn metrics(State(node): State<Node>) -> impl IntoResponse {
     page.line("millstream_log_accepting", &[], u8::from(node.inner.log.stopped().is_none()));
     page.head("millstream_log_bytes", "gauge", "Bytes of the log on disk.");
     let dir = node.inner.view().loaded.config.log.embedded.dir.clone();
-    page.line("millstream_log_bytes", &[], crate::runtime::disk_use(&dir).0);
+    page.line("millstream_log_bytes", &[], crate::runtime::disk_use(&dir));
     let (cpu, rss) = crate::runtime::usage();
     page.head("process_cpu_seconds_total", "counter", "CPU time, user and system.");
     page.line("process_cpu_seconds_total", &[], cpu);

@@ -5,7 +5,7 @@ use std::sync::Weak;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use millstream_service::event::Name;
-use millstream_service::log::Log;
+use millstream_service::log::{self, Log, Stat};
 use millstream_service::{Counts, Handle, InputLag, Kind, LATENCY_BOUNDS_US, State};
 
 use super::usage::usage;
@@ -120,16 +120,29 @@ pub(crate) fn api_time(micros: i64) -> String {
     at.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true)
 }
 
-/// The log's own figures: the bytes of its files.
-pub(crate) fn log_state(settings: &EmbeddedSettings, stopped: Option<String>) -> LogState {
-    let (bytes, segments) = disk_use(&settings.dir);
-    LogState { bytes, segments, sync: build::sync_text(settings.sync), stopped }
+/// The log's own figures; `counts` only while it runs.
+pub(crate) fn log_state(
+    settings: &EmbeddedSettings,
+    stat: &Stat,
+    counts: Option<log::Counts>,
+    stopped: Option<String>,
+) -> LogState {
+    LogState {
+        bytes: disk_use(&settings.dir),
+        segments: stat.segments,
+        segments_free: stat.segments_free,
+        settled_bytes: stat.topics.iter().map(|topic| topic.settled_bytes).sum(),
+        commits: counts.map(|counts| counts.commits),
+        syncs: counts.map(|counts| counts.syncs),
+        sync: build::sync_text(settings.sync),
+        stopped,
+    }
 }
 
-/// Bytes of all files below a directory, and the number of journal segments.
-pub(crate) fn disk_use(dir: &std::path::Path) -> (u64, u64) {
+/// Bytes of all files below a directory.
+pub(crate) fn disk_use(dir: &std::path::Path) -> u64 {
     let mut left = vec![dir.to_owned()];
-    let (mut bytes, mut segments) = (0, 0);
+    let mut bytes = 0;
     while let Some(dir) = left.pop() {
         for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
             let Ok(kind) = entry.file_type() else { continue };
@@ -137,11 +150,10 @@ pub(crate) fn disk_use(dir: &std::path::Path) -> (u64, u64) {
                 left.push(entry.path());
             } else if let Ok(meta) = entry.metadata() {
                 bytes += meta.len();
-                segments += u64::from(dir.ends_with("journal"));
             }
         }
     }
-    (bytes, segments)
+    bytes
 }
 
 /// Lags by topic instead of by partition.
@@ -231,7 +243,7 @@ impl Inner {
             services: pipeline.services.iter().filter_map(service).collect(),
             sinks: pipeline.sinks.iter().filter_map(sink).collect(),
             lookups: pipeline.lookups.iter().filter_map(lookup).collect(),
-            log: log_state(settings, self.log.stopped()),
+            log: log_state(settings, &self.log.stat(), Some(self.log.counts()), self.log.stopped()),
         }
     }
 

@@ -1,0 +1,216 @@
+//! A full disk, simulated and real: sources are refused with a clear word, what is on its way goes on, nothing that was
+//! acknowledged is lost, and when there is space again the log goes on by itself.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use millstream_log::conformance::kit::*;
+use millstream_log::vfs::sim::{Rng, SimVfs};
+use millstream_log::vfs::{DirEntry, File, Lock, LockError, OpenOptions, Vfs};
+use millstream_log::{AbortReason, Class, EmbeddedLog, EmbeddedOptions, Log, Outcome, Task};
+
+use crate::rig::{disk, options, run};
+
+/// A disk on which there is no space for settled events, while somebody says so.
+#[derive(Debug, Clone)]
+struct NoSettling {
+    vfs: SimVfs,
+    full: Arc<AtomicBool>,
+}
+
+impl NoSettling {
+    fn judge(&self, path: &Path) -> io::Result<()> {
+        let refuse = self.full.load(Ordering::SeqCst) && path.components().any(|part| part.as_os_str() == "topics");
+        if refuse { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+}
+
+impl Vfs for NoSettling {
+    fn open(&self, path: &Path, options: OpenOptions) -> io::Result<Arc<dyn File>> {
+        if options.write {
+            self.judge(path)?;
+        }
+        self.vfs.open(path, options)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.vfs.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.vfs.remove(path)
+    }
+
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.judge(dir)?;
+        self.vfs.create_dir_all(dir)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        self.vfs.list(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.vfs.sync_dir(dir)
+    }
+
+    fn lock(&self, path: &Path) -> Result<Box<dyn Lock>, LockError> {
+        self.vfs.lock(path)
+    }
+
+    fn free_space(&self, dir: &Path) -> io::Result<u64> {
+        self.vfs.free_space(dir)
+    }
+}
+
+/// A source that numbers its events and remembers which were acknowledged.
+struct Source {
+    task: Task,
+    rng: Rng,
+    acknowledged: Vec<i64>,
+}
+
+impl Source {
+    /// Hands some events in; `Err` with the words of a refusal because the disk is full.
+    async fn put(&mut self, log: &Arc<dyn Log>, class: Class) -> Result<(), String> {
+        let numbers: Vec<i64> = (0..100).map(|_| (self.rng.next_u64() >> 1) as i64).collect();
+        let mut commit = commit(&self.task, vec![], vec![append("t", 0, &numbers)]);
+        commit.class = class;
+        match log.commit(commit).await {
+            Outcome::Committed(_) => {
+                self.acknowledged.extend(numbers);
+                Ok(())
+            }
+            Outcome::Aborted(reason @ AbortReason::DiskFull(_)) => {
+                self.task = log.restart(&self.task).await.unwrap().unwrap();
+                Err(reason.to_string())
+            }
+            other => panic!("{other:?}; stopped: {:?}", log.stopped()),
+        }
+    }
+
+    async fn put_until(&mut self, log: &Arc<dyn Log>, refused: bool) -> Option<String> {
+        let begun = Instant::now();
+        loop {
+            let words = self.put(log, Class::Intake).await.err();
+            if words.is_some() == refused {
+                return words;
+            }
+            assert!(begun.elapsed() < DEADLINE, "for {DEADLINE:?} the answer was {words:?}");
+            if !refused {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+    }
+}
+
+/// Fills the disk, sees it refuse, makes room, sees it go on; then everything acknowledged is there, also after opening.
+async fn fill_and_free(settings: EmbeddedOptions, fill: impl FnOnce(), free: impl FnOnce()) {
+    let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(settings.clone()).unwrap());
+    topic(&log, "t", 1).await;
+    let (member, task) = one(&log, "source").await;
+    let mut source = Source { task, rng: Rng::new(1), acknowledged: Vec::new() };
+    fill();
+    let words = source.put_until(&log, true).await.unwrap();
+    assert!(words.starts_with("the disk is full ("), "{words}");
+    assert_eq!(log.stopped(), None);
+    // The reserve is for what is on its way.
+    source.put(&log, Class::Processing).await.unwrap();
+    assert_eq!(all(&log, "t", 0).await, source.acknowledged);
+    free();
+    source.put_until(&log, false).await;
+    for _ in 0..10 {
+        source.put_until(&log, false).await;
+    }
+    assert_eq!(all(&log, "t", 0).await, source.acknowledged);
+    log.close().await.unwrap();
+    drop((member, log));
+    let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(settings).unwrap());
+    assert_eq!(all(&log, "t", 0).await, source.acknowledged);
+}
+
+#[test]
+fn no_space_to_settle_refuses_sources_and_settling_goes_on_by_itself() {
+    let full = Arc::new(AtomicBool::new(false));
+    let vfs = disk();
+    let settings =
+        EmbeddedOptions { vfs: Arc::new(NoSettling { vfs: vfs.clone(), full: full.clone() }), ..options(&vfs) };
+    run(fill_and_free(settings, || full.store(true, Ordering::SeqCst), || full.store(false, Ordering::SeqCst)));
+    assert!(vfs.files().iter().any(|(path, len)| path.starts_with("/log/topics") && *len > 0), "it settled in the end");
+}
+
+#[test]
+fn a_simulated_disk_that_is_full_is_waited_for() {
+    let vfs = disk();
+    let settings = options(&vfs);
+    run(fill_and_free(settings, || vfs.set_capacity(Some(512 << 10)), || vfs.set_capacity(None)));
+}
+
+/// A small file system in memory, gone when dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// `None`, loudly, where mounting is not permitted.
+    fn mount(bytes: u64) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let options = format!("size={bytes},mode=0700");
+        let done = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(dir.path()).output();
+        let why = match done {
+            Ok(output) if output.status.success() => return Some(Self(dir)),
+            Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            Err(error) => error.to_string(),
+        };
+        println!("LEFT OUT: a real full disk, because no file system can be mounted here ({why})");
+        None
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("--lazy").arg(self.0.path()).output());
+    }
+}
+
+#[test]
+fn a_real_disk_that_is_full_is_waited_for() {
+    let Some(disk) = SmallDisk::mount(8 << 20) else { return };
+    let ballast = disk.path("ballast");
+    std::fs::write(&ballast, vec![1; 2 << 20]).unwrap();
+    let settings = EmbeddedOptions {
+        segment_bytes: 512 << 10,
+        reserve_bytes: 256 << 10,
+        tail_cache_bytes: 64 << 10,
+        tidy_every: Duration::from_millis(20),
+        ..EmbeddedOptions::new(disk.path("log"))
+    };
+    run(fill_and_free(settings, || {}, || std::fs::remove_file(&ballast).unwrap()));
+}
+
+#[test]
+fn a_log_on_a_real_full_disk_opens_again() {
+    let Some(disk) = SmallDisk::mount(4 << 20) else { return };
+    let settings = EmbeddedOptions {
+        segment_bytes: 256 << 10,
+        reserve_bytes: 256 << 10,
+        tidy_every: Duration::from_millis(20),
+        ..EmbeddedOptions::new(disk.path("log"))
+    };
+    run(async {
+        let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(settings.clone()).unwrap());
+        topic(&log, "t", 1).await;
+        let (member, task) = one(&log, "source").await;
+        let mut source = Source { task, rng: Rng::new(1), acknowledged: Vec::new() };
+        source.put_until(&log, true).await.unwrap();
+        drop((member, log));
+        let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(settings).unwrap());
+        assert_eq!(all(&log, "t", 0).await, source.acknowledged);
+    });
+}
