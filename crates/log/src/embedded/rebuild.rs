@@ -47,7 +47,7 @@ pub(super) fn source(options: &Options, layout: &Layout) -> Result<Source, Error
     let copy = Checkpoint::load_copy(vfs, layout);
     match (Checkpoint::load(vfs, layout), &copy) {
         (Ok(Some(sound)), _) => {
-            if let Err(error @ (Error::Corrupt { .. } | Error::TooNew { .. })) = &copy {
+            if let Err(error) = &copy {
                 let affected = "nothing: the checkpoint itself is whole";
                 source.problems.push(problem(layout.checkpoint_copy(), error, affected));
             }
