@@ -9,10 +9,12 @@ use crate::target::{data_dir, running, shown};
 use crate::terminal::{bytes, confirm};
 
 /// What the log and the node put into their directory.
-const ENTRIES: [&str; 10] = [
+const ENTRIES: [&str; 12] = [
     "LOCK",
     "checkpoint",
     "checkpoint.new",
+    "checkpoint.copy",
+    "checkpoint.copy.new",
     "journal",
     "topics",
     "damaged",
