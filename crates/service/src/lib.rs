@@ -34,6 +34,7 @@ mod task;
 pub use millstream_event as event;
 pub use millstream_flow as flow;
 pub use millstream_log as log;
+pub use millstream_log::{Clock, SystemClock};
 
 pub use component::{INSTANCES_MAX, lag_of};
 pub use def::{
