@@ -241,6 +241,24 @@ impl Component {
         tasks.len() as u32 == self.parts.tasks && tasks.values().all(|(_, t)| t.state() == State::Finished)
     }
 
+    /// Whether no task will go on by itself: each has finished, or waits for somebody to mend what it failed of.
+    pub(crate) fn ended(&self) -> bool {
+        let over = |state: State| matches!(state, State::Finished | State::Failed { .. });
+        let tasks = self.tasks.lock();
+        self.stopped.load(Ordering::Acquire)
+            || tasks.len() as u32 == self.parts.tasks && tasks.values().all(|(_, t)| over(t.state()))
+    }
+
+    /// Whether every task that goes on by itself has read all there is.
+    pub(crate) async fn caught_up(&self) -> Result<bool, Error> {
+        let lags = self.lags().await?;
+        let tasks = self.tasks.lock();
+        let failed = |partition: u32| {
+            tasks.get(&partition).is_some_and(|(_, task)| matches!(task.state(), State::Failed { .. }))
+        };
+        Ok(lags.iter().all(|l| l.lag == 0 || failed(l.partition)))
+    }
+
     /// Whether every task has an owner and has opened what it works with, or has found that it cannot.
     pub(crate) fn opened(&self) -> bool {
         let tasks = self.tasks.lock();

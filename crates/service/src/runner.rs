@@ -214,7 +214,8 @@ impl Runner {
 
     /// Waits until every source has finished or stopped and every event that came in has been read, through the whole
     /// pipeline, by every service and sink that runs. Does not return while a source is endless, or while a component
-    /// that is paused or failed has events to read.
+    /// that is paused has events to read. A task that has failed in a way that somebody must mend is not waited for:
+    /// [`Handle::state`] tells, and the next run goes on where it stopped.
     pub async fn drained(&self) {
         loop {
             let told = self.progress.notified();
@@ -233,13 +234,12 @@ impl Runner {
     /// Whether all sources have finished and nothing is unread right now.
     async fn at_rest(&self) -> bool {
         let handles = self.handles();
-        if handles.iter().any(|h| h.kind() == Kind::Source && !h.finished()) {
+        if handles.iter().any(|h| h.kind() == Kind::Source && !h.component.ended()) {
             return false;
         }
         for handle in handles.iter().filter(|h| h.kind() != Kind::Source && h.state() != State::Stopped) {
-            match handle.component.lags().await {
-                Ok(lags) if lags.iter().all(|l| l.lag == 0) => {}
-                _ => return false,
+            if !handle.component.caught_up().await.unwrap_or(false) {
+                return false;
             }
         }
         // A commit is visible in the log a moment before it is counted; who drains wants to see both.

@@ -45,3 +45,19 @@ fn fresh_leaves_a_directory_alone_that_is_no_log() {
     dir.run(&["run", "--drain", "--fresh", "--yes"]).exits(1).says("no log of millstream");
     assert_eq!(dir.read("log/precious.txt"), "x");
 }
+
+#[test]
+fn a_source_that_fails_ends_the_run_with_its_reason_and_mended_the_next_run_goes_on() {
+    let dir = Dir::new(100, false);
+    dir.edit("path: input.ndjson", "path: \"input*\"");
+    dir.write("input2.ndjson.gz", "this is no gzip");
+    let ran = dir.run(&["run", "--drain"]).exits(1);
+    let summary = ran.stdout();
+    for text in ["! input has failed", "input2.ndjson.gz", "the next run goes on from here", "100 events in, 90 out"] {
+        assert!(summary.contains(text), "no `{text}` in {summary}");
+    }
+    std::fs::remove_file(dir.path().join("input2.ndjson.gz")).unwrap();
+    let again = dir.run(&["run", "--drain", "--json"]).exits(0).json();
+    assert_eq!((&again["complete"], &again["total"]["events_in"]), (&true.into(), &0.into()));
+    assert_eq!(dir.out().len(), 90, "nothing twice");
+}

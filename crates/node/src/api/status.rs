@@ -294,11 +294,23 @@ pub struct Summary {
     pub rss_peak_bytes: u64,
 }
 
+/// A source, service or sink that does not go on by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Its name.
+    pub name: String,
+    /// Why, and what to do.
+    pub reason: String,
+}
+
 /// The answer of `run --drain`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DrainSummary {
-    /// False when it was stopped before all was processed.
+    /// False when it was stopped before all was processed, or when something had failed.
     pub complete: bool,
+    /// What had failed and waited for somebody to mend it.
+    #[serde(default)]
+    pub failed: Vec<Failure>,
     /// The figures of the whole run.
     pub total: Summary,
     /// Events written by services and sources in this run, per topic.

@@ -85,8 +85,9 @@ impl Node {
         self.inner.status().await
     }
 
-    /// Waits until there is nothing more to do: with [`NodeOptions::drain`], until everything is processed. Without it,
-    /// only a log that has stopped ends the waiting, with its reason.
+    /// Waits until there is nothing more to do: with [`NodeOptions::drain`], until everything is processed that
+    /// can be (the summary tells what has failed). Without it, only a log that has stopped ends the waiting, with its
+    /// reason.
     pub async fn finished(&self) -> Result<(), ApiError> {
         let inner = &self.inner;
         let stopped = async {
@@ -118,6 +119,7 @@ impl Node {
         if !drained {
             *inner.phase.lock() = Phase::Stopping;
         }
+        let failed = inner.failed();
         inner.view().drain();
         let stop = async {
             // A change that is on its way ends first; none begins any more.
@@ -126,7 +128,7 @@ impl Node {
         };
         let in_time = tokio::time::timeout(timeout, stop).await.is_ok();
         let status = inner.status().await;
-        let summary = inner.summary(status, drained && in_time);
+        let summary = inner.summary(status, drained && in_time && failed.is_empty(), failed);
         for task in inner.tasks.lock().drain(..) {
             task.abort();
         }

@@ -11,7 +11,7 @@ use millstream_service::{Counts, Handle, InputLag, Kind, LATENCY_BOUNDS_US, Stat
 use super::usage::usage;
 use super::{Inner, build};
 use crate::api::{
-    self, DrainSummary, Latency, LogState, LookupState, NodeInfo, RunState, ServiceStatus, SinkStatus, SourceStatus,
+    self, DrainSummary, Failure, Latency, LogState, LookupState, NodeInfo, RunState, ServiceStatus, SinkStatus, SourceStatus,
     Status, Summary, TopicCount,
 };
 use crate::config::EmbeddedSettings;
@@ -254,8 +254,17 @@ impl Inner {
         Some(service_status(&found, &rates))
     }
 
+    /// What will not go on until somebody mends it.
+    pub(crate) fn failed(&self) -> Vec<Failure> {
+        let failed = self.runner.handles().into_iter().filter_map(|handle| match handle.state() {
+            State::Failed { reason } => Some(Failure { name: handle.name().to_string(), reason }),
+            _ => None,
+        });
+        failed.collect()
+    }
+
     /// The figures of a run that ends.
-    pub(crate) fn summary(&self, status: Status, complete: bool) -> DrainSummary {
+    pub(crate) fn summary(&self, status: Status, complete: bool, failed: Vec<Failure>) -> DrainSummary {
         let mut topics: BTreeMap<Name, u64> = BTreeMap::new();
         let mut letters = 0;
         for handle in self.runner.handles() {
@@ -281,7 +290,7 @@ impl Inner {
             rss_peak_bytes,
         };
         let count = |(topic, events): (Name, u64)| TopicCount { topic: topic.to_string(), events };
-        DrainSummary { complete, total, topics: topics.into_iter().map(count).collect(), status }
+        DrainSummary { complete, failed, total, topics: topics.into_iter().map(count).collect(), status }
     }
 }
 

@@ -192,7 +192,7 @@ fn say_summary(summary: &DrainSummary, args: &Args, prints_data: bool, out: &mut
         return Ok(());
     }
     // A run that was stopped by hand has been watched; the figures are enough.
-    let skip = if args.drain { 0 } else { lines.len().saturating_sub(2) };
+    let skip = if args.drain { 0 } else { lines.len().saturating_sub(2 + summary.failed.len()) };
     lines.iter().skip(skip).try_for_each(|line| out.line(line))
 }
 

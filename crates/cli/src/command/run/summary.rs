@@ -63,9 +63,15 @@ pub(crate) fn lines(summary: &DrainSummary, drain: bool, style: Style) -> Vec<St
     }
     section(table, &mut lines, style);
 
+    for failure in &summary.failed {
+        lines.push(format!("{} {} has failed: {}", style.bad("!"), failure.name, failure.reason));
+    }
     let per = |n: u64, s: f64| if s > 0.0 { n as f64 / s } else { 0.0 };
     let outcome = match (summary.complete, drain) {
         (true, _) => style.good("all processed"),
+        (false, true) if !summary.failed.is_empty() => {
+            style.warn("not everything could be processed; mend what has failed, the next run goes on from here")
+        }
         (false, true) => style.warn("stopped before the end"),
         (false, false) => "stopped, the next run goes on from here".to_owned(),
     };
