@@ -89,19 +89,10 @@ const LAMBDAS: &[&str] = &[
     "list_transform",
 ];
 
-/// Why there are no hashes.
-const HASHES: &str = "checksums are not built in; let the source's events carry them";
-
 /// Functions that have nothing to work on here or are left out, and why.
 const NOT_OFFERED: &[(&str, &str)] = &[
-    ("digest", HASHES),
     ("file_row_index", "a topic has no files; the place in a source's file is not kept"),
     ("input_file_name", "a topic has no files; let the source's events carry the name"),
-    ("md5", HASHES),
-    ("sha224", HASHES),
-    ("sha256", HASHES),
-    ("sha384", HASHES),
-    ("sha512", HASHES),
     ("union_extract", "no column has a union type; keep one column for each kind of value, or a `json` column"),
     ("union_tag", "no column has a union type; keep one column for each kind of value, or a `json` column"),
     ("version", "it tells the build that runs, and another build would compute something else; write a constant"),
