@@ -49,7 +49,7 @@ fn fresh_leaves_a_directory_alone_that_is_no_log() {
 #[test]
 fn a_source_that_fails_ends_the_run_with_its_reason_and_mended_the_next_run_goes_on() {
     let dir = Dir::new(100, false);
-    dir.edit("path: input.ndjson", "path: \"input*\"");
+    dir.edit("path: input.ndjson", "path: \"input*\", format: ndjson");
     dir.write("input2.ndjson.gz", "this is no gzip");
     let ran = dir.run(&["run", "--drain"]).exits(1);
     let summary = ran.stdout();

@@ -11,8 +11,8 @@ use millstream_service::{Counts, Handle, InputLag, Kind, LATENCY_BOUNDS_US, Stat
 use super::usage::usage;
 use super::{Inner, build};
 use crate::api::{
-    self, DrainSummary, Failure, Latency, LogState, LookupState, NodeInfo, RunState, ServiceStatus, SinkStatus, SourceStatus,
-    Status, Summary, TopicCount,
+    self, DrainSummary, Failure, Latency, LogState, LookupState, NodeInfo, RunState, ServiceStatus, SinkStatus,
+    SourceStatus, Status, Summary, TopicCount,
 };
 use crate::config::EmbeddedSettings;
 
