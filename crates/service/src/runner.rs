@@ -315,6 +315,11 @@ impl Handle {
         self.component.finished()
     }
 
+    /// Whether it will not go on by itself: all its tasks have finished, or have failed in a way that somebody must mend.
+    pub fn ended(&self) -> bool {
+        self.component.ended()
+    }
+
     /// Its counters, without looking at the log.
     pub fn counts(&self) -> Counts {
         self.component.meters.counts()

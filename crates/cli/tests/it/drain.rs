@@ -61,3 +61,26 @@ fn a_source_that_fails_ends_the_run_with_its_reason_and_mended_the_next_run_goes
     assert_eq!((&again["complete"], &again["total"]["events_in"]), (&true.into(), &0.into()));
     assert_eq!(dir.out().len(), 90, "nothing twice");
 }
+
+#[test]
+fn sources_without_an_end_do_not_keep_a_run_from_ending() {
+    let dir = Dir::new(100, false);
+    dir.edit("sources:\n", "sources:\n  api: {http: {path: /events}, to: events}\n");
+    let ran = dir.run(&["run", "--drain"]).exits(0);
+    assert!(ran.stdout().contains("all processed: 100 events in, 90 out"), "{}", ran.stdout());
+    dir.edit("file: {path: input.ndjson, follow: false}", "file: {path: input.ndjson, follow: true}");
+    dir.run(&["run", "--drain"])
+        .exits(1)
+        .says("no source of this pipeline has an end (`api`, `input`)")
+        .says("--drain");
+}
+
+#[test]
+fn a_file_that_does_not_fit_its_log_is_refused_with_the_reason() {
+    let dir = Dir::new(10, false);
+    dir.run(&["run", "--drain"]).exits(0);
+    dir.edit("amount: int!", "amount: bigint!");
+    dir.run(&["run", "--drain"]).exits(1).says("amount");
+    dir.edit("amount: bigint!", "amount: int!");
+    dir.run(&["run", "--drain"]).exits(0);
+}

@@ -115,7 +115,7 @@ fn post(address: &str, path: &str, body: &str) -> (u16, String) {
     let mut stream = std::net::TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let length = body.len();
-    let head = "host: x\r\nconnection: close\r\ncontent-type: application/json";
+    let head = "host: localhost\r\nconnection: close\r\ncontent-type: application/json";
     write!(stream, "POST {path} HTTP/1.1\r\n{head}\r\ncontent-length: {length}\r\n\r\n{body}").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();

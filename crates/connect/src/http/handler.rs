@@ -73,27 +73,39 @@ async fn taken(shared: &Arc<Shared>, headers: &HeaderMap, body: Body) -> Done {
     drop(held);
     let watch = shared.replies.as_ref().filter(|_| order.len() == 1 && decoded.rows.num_rows() == 1);
     let mut watch = watch.and_then(|replies| replies.watch(&decoded.rows));
+    let asked = key.as_ref().map(|key| key.text.clone());
     let begin = key.as_ref().map_or(Begin::New, |key| shared.keys.begin(key));
-    let done = match begin {
+    let was_there = matches!(begin, Begin::Again(_));
+    let answer = match begin {
         Begin::New => {
             queue(shared, Request::new(decoded.rows, refused, order, key, Arc::clone(&shared.keys), sender))?;
-            own
+            committed(own, came + limits.commit_timeout).await?
         }
-        Begin::Wait(first) => first,
-        Begin::Again(answer) => return Ok(answer),
+        Begin::Wait(first) => committed(first, came + limits.commit_timeout).await?,
+        Begin::Again(answer) => answer,
         Begin::Other => return Err(other_body()),
         Begin::Full => return Err(busy()),
     };
-    let answer = match timeout_at(came + limits.commit_timeout, done).await {
-        Ok(Ok(done)) => done?,
-        Ok(Err(_)) => return Err(unknown("the source was stopped")),
-        Err(_) => return Err(unknown("the commit takes long")),
-    };
-    match &mut watch {
-        Some(watch) if answer.status == StatusCode::OK && !answer.again => {
-            Ok(decided(shared, watch, answer, came).await)
+    let Some(watch) = watch.as_mut().filter(|_| answer.status == StatusCode::OK) else { return Ok(answer) };
+    if was_there {
+        if let Some(known) = asked.as_ref().and_then(|key| shared.keys.decision(key)) {
+            return Ok(known);
         }
-        _ => Ok(answer),
+        watch.look_back(&shared.log);
+    }
+    let answer = decided(shared, watch, answer, came).await;
+    if let Some(key) = asked.filter(|_| answer.status != StatusCode::ACCEPTED) {
+        shared.keys.decide(&key, &answer);
+    }
+    Ok(answer)
+}
+
+/// What the log made of a request.
+async fn committed(done: oneshot::Receiver<Done>, until: Instant) -> Done {
+    match timeout_at(until, done).await {
+        Ok(Ok(done)) => done,
+        Ok(Err(_)) => Err(unknown("the source was stopped")),
+        Err(_) => Err(unknown("the commit takes long")),
     }
 }
 
@@ -122,7 +134,7 @@ async fn decided(shared: &Shared, watch: &mut Watch, mut answer: Answer, came: I
         if let (Some(body), Some(events)) = (body.as_object_mut(), answer.body.get("events")) {
             body.insert("events".to_owned(), events.clone());
         }
-        return Answer { status: decision.status, body, decision: decision.event, again: false };
+        return Answer { status: decision.status, body, decision: decision.event, again: answer.again };
     }
     answer.status = StatusCode::ACCEPTED;
     if let (Some(place), Some(body)) = (place, answer.body.as_object_mut()) {

@@ -3,7 +3,8 @@
 //! The key, a checksum of the body and the answer are appended to `<source>.idempotency` in the commit of the request's
 //! events, so key and events are durable together or not at all. The map in memory is rebuilt from that topic whenever
 //! the task is opened. The stored answer says what became of each event but not its offset, which is known only after the
-//! commit; an answer given again by the process that made it has the offsets.
+//! commit; an answer given again by the process that made it has the offsets. Where requests are answered with decisions,
+//! a repeated one is, too: with the one remembered here, or else with the one that the log has.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -27,6 +28,8 @@ use crate::service::log::{Append, Log, Read, Retention, TopicKind, TopicSpec};
 pub(crate) const KEY_BYTES_MAX: usize = 255;
 /// A longer answer is remembered without its list of events.
 const ANSWER_BYTES_MAX: usize = 4096;
+/// The most decisions remembered beside their keys.
+const DECISIONS_MAX: usize = 10_000;
 /// Keys are kept in the topic a little longer than they count.
 const SLACK: Duration = Duration::from_secs(3600);
 
@@ -63,6 +66,9 @@ enum Entry {
 #[derive(Default)]
 struct Map {
     entries: HashMap<String, Entry>,
+    /// What was decided, by key: the newest ones, for the others are found in the log.
+    decided: HashMap<String, Answer>,
+    decided_order: VecDeque<String>,
     /// Settled keys with the time (microseconds since 1970) they were settled at, oldest first.
     ages: VecDeque<(i64, String)>,
 }
@@ -149,6 +155,24 @@ impl Keys {
         }
     }
 
+    /// Notes the decision that a key's request was answered with.
+    pub(crate) fn decide(&self, key: &str, answer: &Answer) {
+        let mut map = self.map.lock();
+        if map.decided.insert(key.to_owned(), answer.clone()).is_none() {
+            map.decided_order.push_back(key.to_owned());
+        }
+        if map.decided_order.len() > DECISIONS_MAX
+            && let Some(oldest) = map.decided_order.pop_front()
+        {
+            map.decided.remove(&oldest);
+        }
+    }
+
+    /// The decision that a key's request was answered with, if it is among the newest.
+    pub(crate) fn decision(&self, key: &str) -> Option<Answer> {
+        self.map.lock().decided.get(key).map(again)
+    }
+
     fn remember(&self, map: &mut Map, key: Key, at: i64, answer: Answer) {
         map.entries.insert(key.text.clone(), Entry::Done { body: key.body, answer: Arc::new(answer) });
         map.ages.push_back((at, key.text));
@@ -158,7 +182,9 @@ impl Keys {
         let oldest = now() - i64::try_from(self.settings.ttl.as_micros()).unwrap_or(i64::MAX);
         while let Some((_, key)) = map.ages.pop_front_if(|(at, _)| *at < oldest) {
             if matches!(map.entries.get(&key), Some(Entry::Done { .. })) {
+                // A later request with this key is another one. Its place in the order of decisions goes by itself.
                 map.entries.remove(&key);
+                map.decided.remove(&key);
             }
         }
     }

@@ -15,7 +15,7 @@ use arrow_array::{Array, ArrayRef, RecordBatch};
 use axum::http::StatusCode;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::Reply;
@@ -65,6 +65,8 @@ struct Ids {
 pub(crate) struct Replies {
     pub(crate) settings: Reply,
     ids: Mutex<Ids>,
+    /// Who searches now.
+    searches: Semaphore,
 }
 
 /// A request's watch on an id; ends when dropped.
@@ -77,7 +79,7 @@ pub(crate) struct Watch {
 impl Replies {
     pub(crate) fn new(settings: Reply, requests_max: usize) -> Self {
         let ids = Ids { ids: HashMap::with_capacity(requests_max.min(1024)), ..Ids::default() };
-        Self { settings, ids: Mutex::new(ids) }
+        Self { settings, ids: Mutex::new(ids), searches: Semaphore::new(1) }
     }
 
     /// Watches the id of the one row of a request; `None` where it has none.
@@ -98,7 +100,8 @@ impl Replies {
         Some(ids.ids.get(id)?.sender.borrow().clone())
     }
 
-    fn seen(&self, topic: &Name, letters: bool, batch: &Batch) {
+    /// Takes the decisions of a batch, or of it only the one on the id `only`.
+    fn seen(&self, topic: &Name, letters: bool, batch: &Batch, only: Option<&str>) {
         if self.ids.lock().ids.is_empty() {
             return;
         }
@@ -108,7 +111,8 @@ impl Replies {
         for row in 0..batch.rows.num_rows() {
             let Some(id) = text(column, row) else { continue };
             let id = if letters { self.id_in(&id) } else { Some(id) };
-            let Some(id) = id.filter(|id| self.ids.lock().ids.contains_key(id)) else { continue };
+            let asked = |id: &String| only.is_none_or(|only| only == id);
+            let Some(id) = id.filter(|id| asked(id) && self.is_wanted(id)) else { continue };
             let decision = if letters { letter(topic, batch, row) } else { decision(topic, batch, row) };
             if let Some(entry) = self.ids.lock().ids.get(&id) {
                 // The first decision counts.
@@ -121,6 +125,47 @@ impl Replies {
                 });
             }
         }
+    }
+
+    /// Whether somebody waits for the decision on an id.
+    fn is_wanted(&self, id: &str) -> bool {
+        self.ids.lock().ids.get(id).is_some_and(|entry| entry.sender.borrow().is_none())
+    }
+
+    /// Looks for the decision on a watched id among those that came before it was watched, as long as somebody waits.
+    /// One search at a time: each reads what the log keeps of the topics.
+    async fn search(self: Arc<Self>, log: Arc<dyn Log>, id: String) {
+        let Ok(_turn) = self.searches.acquire().await else { return };
+        let decisions = self.settings.from.iter().map(|topic| (topic, false));
+        let letters = self.settings.dead_letters.iter().map(|topic| (topic, true));
+        for (topic, letters) in decisions.chain(letters) {
+            for partition in 0..log.topic(topic).map_or(0, |info| info.spec.partitions) {
+                if let Err(error) = self.search_partition(log.as_ref(), topic, partition, letters, &id).await {
+                    // Whoever waits is answered at the time limit.
+                    tracing::warn!(%topic, partition, %error, "looking for an earlier decision");
+                }
+            }
+        }
+    }
+
+    async fn search_partition(
+        &self,
+        log: &dyn Log,
+        topic: &Name,
+        partition: u32,
+        letters: bool,
+        id: &str,
+    ) -> Result<(), crate::service::log::Error> {
+        let at = TopicPartition::new(topic.clone(), partition);
+        let start = log.start(&at).await?;
+        let mut reader = log.read(&at, start)?;
+        while self.is_wanted(id)
+            && let Read::Batch(batch) = reader.next().await?
+        {
+            self.seen(topic, letters, &batch, Some(id));
+            tokio::task::yield_now().await;
+        }
+        Ok(())
     }
 
     /// The id in a dead letter's event.
@@ -158,6 +203,13 @@ impl Watch {
     pub(crate) async fn decision(&mut self, until: tokio::time::Instant) -> Option<Decision> {
         let decided = self.watched.wait_for(Option::is_some);
         tokio::time::timeout_at(until, decided).await.ok()?.ok().and_then(|d| d.clone())
+    }
+
+    /// Looks for a decision that came before the watch began; [`Watch::decision`] then has it.
+    pub(crate) fn look_back(&self, log: &Arc<dyn Log>) {
+        if self.watched.borrow().is_none() {
+            tokio::spawn(Arc::clone(&self.replies).search(Arc::clone(log), self.id.clone()));
+        }
     }
 
     /// Keeps the id for a status address.
@@ -213,7 +265,7 @@ async fn tail(
 ) {
     loop {
         match reader.next().await {
-            Ok(Read::Batch(batch)) => replies.seen(&at.topic, letters, &batch),
+            Ok(Read::Batch(batch)) => replies.seen(&at.topic, letters, &batch, None),
             Ok(Read::AtEnd { .. }) => reader.changed().await,
             Err(e) => {
                 // Only a log that has stopped or lost its files says so; requests then end at their time limit.

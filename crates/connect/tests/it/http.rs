@@ -230,6 +230,52 @@ async fn a_caller_is_answered_with_the_decision() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeated_request_gets_the_decision_again_also_at_the_same_time_and_after_a_restart() {
+    let log: Arc<dyn Log> = Arc::new(MemoryLog::new());
+    let bed = Bed::on(Arc::clone(&log), replying(Duration::from_secs(10))).await;
+    let (good, bad) = ("{\"n\":7,\"text\":\"t1\"}", "{\"n\":-7,\"text\":\"t2\"}");
+    let check = |answer: &Answer, refused: bool| match refused {
+        false => {
+            assert_eq!((answer.status, &answer.body["decision"]["n"]), (200, &json!(7)), "{}", answer.body);
+        }
+        true => assert_eq!((answer.status, &answer.body["rules"]), (422, &json!(["positive"])), "{}", answer.body),
+    };
+    for (key, body, refused) in [("k1", good, false), ("k2", bad, true)] {
+        let answers = futures::future::join_all((0..8).map(|_| bed.post_with_key(key, body))).await;
+        answers.iter().for_each(|answer| check(answer, refused));
+        check(&bed.post_with_key(key, body).await, refused);
+    }
+    bed.runner.stop_all(false).await;
+
+    let bed = Bed::on(log, replying(Duration::from_secs(10))).await;
+    for (key, body, refused) in [("k1", good, false), ("k2", bad, true)] {
+        let again = bed.post_with_key(key, body).await;
+        check(&again, refused);
+        assert!(again.head.contains("idempotency-replayed: true"), "{}", again.head);
+    }
+    assert_eq!(bed.count("events").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_repeated_before_its_decision_is_told_to_wait_and_afterwards_gets_it() {
+    let bed = Bed::new(replying(Duration::from_millis(50))).await;
+    let decide = bed.runner.handle(&name("decide")).unwrap();
+    decide.pause();
+    let body = "{\"n\":7,\"text\":\"t1\"}";
+    for _ in 0..2 {
+        let late = bed.post_with_key("k1", body).await;
+        assert_eq!((late.status, late.body["status"].is_string()), (202, true), "{}", late.body);
+    }
+    decide.resume();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while bed.post_with_key("k1", body).await.status == 202 {
+        assert!(Instant::now() < deadline, "no decision in time");
+    }
+    assert_eq!(bed.post_with_key("k1", body).await.body["decision"]["n"], 7);
+    assert_eq!(bed.count("events").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_decision_is_found_at_its_status_address() {
     let bed = Bed::new(replying(Duration::from_millis(50))).await;
     let decide = bed.runner.handle(&name("decide")).unwrap();

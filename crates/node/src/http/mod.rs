@@ -5,6 +5,7 @@
 mod events;
 mod handlers;
 mod metrics;
+mod origin;
 mod serve;
 
 use axum::Router;
@@ -50,6 +51,7 @@ pub(crate) fn router(node: &Node) -> Router {
             Refused(StatusCode::METHOD_NOT_ALLOWED, ApiError::new(codes::REQUEST_WRONG, "this path has another method"))
         })
         .with_state(node.clone())
+        .layer(axum::middleware::from_fn(origin::local_only))
 }
 
 /// What is no path of the node itself may be one of an HTTP source's. These come and go with `apply`.

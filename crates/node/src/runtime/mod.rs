@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millstream_service::log::{EmbeddedLog, Log};
-use millstream_service::{Handle, Runner};
+use millstream_service::{Handle, Kind, Runner};
 use parking_lot::{Mutex, RwLock};
 
 use crate::api::{ApiError, DrainSummary, Phase, Status, codes};
@@ -104,7 +104,7 @@ impl Node {
         }
         *inner.phase.lock() = Phase::Draining;
         tokio::select! {
-            () = inner.runner.drained() => {
+            () = inner.drained() => {
                 *inner.phase.lock() = Phase::Drained;
                 Ok(())
             }
@@ -156,6 +156,21 @@ impl Inner {
     /// What runs now. A change that comes meanwhile shows in the next look.
     pub(crate) fn view(&self) -> Arc<View> {
         Arc::clone(&self.view.read())
+    }
+
+    /// Waits until the sources that have an end are read, stops those that have none, and waits for the rest.
+    async fn drained(&self) {
+        let endless = self.view().endless();
+        let of = |has_end: bool| {
+            let handles = self.runner.handles().into_iter().filter(|h| h.kind() == Kind::Source);
+            handles.filter(|h| endless.contains(h.name()) != has_end).collect::<Vec<_>>()
+        };
+        let mut look = tokio::time::interval(Duration::from_millis(50));
+        while !of(true).iter().all(Handle::ended) {
+            look.tick().await;
+        }
+        futures::future::join_all(of(false).iter().map(Handle::stop)).await;
+        self.runner.drained().await;
     }
 
     /// Whether the node is about to end.

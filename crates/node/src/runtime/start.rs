@@ -18,6 +18,9 @@ const COMPUTE_THREADS: &str = "compute";
 impl Node {
     /// Opens the log, binds the address and starts everything.
     pub async fn start(loaded: &Loaded, pipeline: Pipeline, options: NodeOptions) -> Result<Self, ApiError> {
+        if options.drain {
+            has_an_end(&pipeline)?;
+        }
         let settings = &loaded.config.log.embedded;
         let resumed = settings.dir.join(stored::FILE).exists();
         private_dir(&settings.dir)?;
@@ -27,14 +30,15 @@ impl Node {
         let opened = tokio::task::spawn_blocking(move || EmbeddedLog::open(log_options)).await;
         let log = opened.map_err(|e| ApiError::new("log-failed", e.to_string()))?.map_err(log_error)?;
         let log = Arc::new(log);
+        // Before there is a runtime to give back: a file that does not fit its log is a usual mistake.
+        Parts::topics(&pipeline, &*log).await?;
+        stored::store(&settings.dir, loaded)?;
         let compute = tokio::runtime::Builder::new_multi_thread()
             .thread_name(COMPUTE_THREADS)
             .enable_all()
             .build()
             .map_err(|e| ApiError::new("start-failed", format!("no compute threads: {e}")))?;
         let runner = Runner::new(Arc::clone(&log) as Arc<dyn Log>, Options::new(compute.handle().clone()));
-        Parts::topics(&pipeline, &*log).await?;
-        stored::store(&settings.dir, loaded)?;
         let mut parts = Parts::new(loaded.clone(), pipeline);
         let started = parts.start(&runner).await;
         let inner = Arc::new(Inner {
@@ -68,6 +72,19 @@ impl Node {
         drop(tasks);
         Ok(node)
     }
+}
+
+/// Refuses to drain what never ends.
+fn has_an_end(pipeline: &Pipeline) -> Result<(), ApiError> {
+    let sources = &pipeline.sources;
+    if sources.is_empty() || sources.iter().any(|source| source.bounded()) {
+        return Ok(());
+    }
+    let names: Vec<String> = sources.iter().map(|source| format!("`{}`", source.name)).collect();
+    let message = format!("no source of this pipeline has an end ({}), so it is never drained", names.join(", "));
+    Err(ApiError::new("drain-endless", message).help(
+        "run it without --drain, or give a source an end: a `file` that is not followed, `generate` with `count`",
+    ))
 }
 
 /// The data directory belongs to its user alone.

@@ -1,7 +1,7 @@
 //! What runs, as everybody but a change sees it: swapped as a whole when a change is done, so that a change that takes
 //! long holds up neither a post nor a status.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::Router;
@@ -38,6 +38,11 @@ impl View {
     /// The routes of the HTTP sources.
     pub(crate) fn router(&self) -> Router {
         self.router.clone()
+    }
+
+    /// The sources that have no end.
+    pub(crate) fn endless(&self) -> BTreeSet<Name> {
+        self.pipeline.sources.iter().filter(|source| !source.bounded()).map(|source| source.name.clone()).collect()
     }
 
     /// Lets HTTP sources answer what they have taken and take nothing more.

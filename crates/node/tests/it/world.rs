@@ -92,7 +92,7 @@ pub(crate) fn collect(dir: &Path, lines: &mut Vec<String>) {
 pub(crate) async fn http(node: &Node, method: &str, path: &str, body: &str) -> (u16, String) {
     let address = node.address();
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
     let answer = tokio::task::spawn_blocking(move || {
