@@ -1,6 +1,6 @@
 //! The runner: starts, changes and stops the components of a pipeline over one log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +47,8 @@ pub struct Runner {
     options: Options,
     progress: Arc<Notify>,
     handles: Arc<Mutex<BTreeMap<Name, Handle>>>,
+    /// Who is paused when it is first started.
+    paused_at_start: Arc<Mutex<BTreeSet<Name>>>,
 }
 
 /// A running source, service or sink. Cheap to clone; dropping it does not stop anything.
@@ -67,7 +69,12 @@ pub enum Injected {
 impl Runner {
     /// A runner without components.
     pub fn new(log: Arc<dyn Log>, options: Options) -> Self {
-        Self { log, options, progress: Arc::default(), handles: Arc::default() }
+        Self { log, options, progress: Arc::default(), handles: Arc::default(), paused_at_start: Arc::default() }
+    }
+
+    /// Lets components of these names begin paused.
+    pub fn pause_at_start(&self, names: BTreeSet<Name>) {
+        *self.paused_at_start.lock() = names;
     }
 
     /// The log.
@@ -162,7 +169,8 @@ impl Runner {
             Component::start(parts, Arc::clone(&self.log), self.options.clone(), Arc::clone(&self.progress), paused)
         };
         // Who paused it meant whatever has this name.
-        let paused = self.handle(&name).is_some_and(|before| before.component.paused());
+        let before = self.handle(&name).map(|before| before.component.paused());
+        let paused = before.unwrap_or_else(|| self.paused_at_start.lock().remove(&name));
         let component = start(parts, paused).await?;
         let replayer = match replayer {
             Some(parts) => Some(start(parts, false).await),
@@ -328,6 +336,11 @@ impl Handle {
     /// All about it.
     pub async fn status(&self) -> Result<Status, Error> {
         self.component.status().await
+    }
+
+    /// Whether it was paused and not resumed.
+    pub fn paused(&self) -> bool {
+        self.component.paused()
     }
 
     /// Stops reading at the next commit boundary, until [`Handle::resume`].

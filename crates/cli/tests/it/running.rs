@@ -27,6 +27,28 @@ fn one_service_is_paused_scaled_and_resumed() {
 }
 
 #[test]
+fn what_was_paused_stays_paused_through_a_kill_until_it_is_resumed() {
+    let dir = Dir::new(100, true);
+    let mut node = dir.start(&[]);
+    wait_for(&dir, "twice", "all events", |s| s["events_in"] == 90);
+    dir.run(&["services", "pause", "twice"]).exits(0);
+    node.signal("-KILL");
+    node.ended();
+    let more: String = (100..200).map(|i| format!("{{\"id\":{i},\"k\":\"k\",\"amount\":1}}\n")).collect();
+    dir.write("input.ndjson", &(dir.read("input.ndjson") + &more));
+    let mut node = dir.start(&[]);
+    node.hear("paused   twice as before");
+    wait_for(&dir, "check", "the other service to go on", |s| s["events_in"] == 100 && s["lag"] == 0);
+    wait_for(&dir, "twice", "the paused one", |s| s["lag"] == 100 && s["state"] == "paused");
+    dir.run(&["services", "resume", "twice"]).exits(0);
+    wait_for(&dir, "twice", "the rest", |s| s["lag"] == 0);
+    node.stop();
+    let node = dir.start(&[]);
+    wait_for(&dir, "twice", "it to run", |s| s["state"] == "running");
+    node.stop();
+}
+
+#[test]
 fn a_wrong_name_is_answered_with_a_suggestion_and_the_list() {
     let dir = Dir::new(10, true);
     let node = dir.start(&[]);

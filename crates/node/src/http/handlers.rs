@@ -162,6 +162,7 @@ pub(super) async fn pause(State(node): State<Node>, Path(name): Path<String>) ->
     let handle = node.handle(&name)?;
     let before = handle.state();
     handle.pause();
+    node.keep_paused()?;
     settled(&handle, |state| !matches!(state, Standing::Running | Standing::Starting)).await;
     answer(&node, &handle, before != Standing::Paused).await
 }
@@ -170,6 +171,7 @@ pub(super) async fn resume(State(node): State<Node>, Path(name): Path<String>) -
     let handle = node.handle(&name)?;
     let before = handle.state();
     handle.resume();
+    node.keep_paused()?;
     settled(&handle, |state| *state != Standing::Paused).await;
     answer(&node, &handle, before != Standing::Running).await
 }

@@ -13,6 +13,7 @@ mod apply;
 pub(crate) mod build;
 mod change;
 mod parts;
+mod paused;
 mod start;
 mod status;
 pub(crate) mod stored;
@@ -78,6 +79,19 @@ impl Node {
     /// Whether the log was there already.
     pub fn resumed(&self) -> bool {
         self.inner.resumed
+    }
+
+    /// Who is paused.
+    pub fn paused(&self) -> Vec<String> {
+        let paused = self.inner.runner.handles().into_iter().filter(Handle::paused);
+        paused.map(|handle| handle.name().to_string()).collect()
+    }
+
+    /// Keeps who is paused, for the next start.
+    pub(crate) fn keep_paused(&self) -> Result<(), ApiError> {
+        let paused = self.inner.runner.handles().into_iter().filter(Handle::paused);
+        let names = paused.map(|handle| handle.name().clone()).collect();
+        paused::write(&self.inner.view().loaded.config.log.embedded.dir, &names)
     }
 
     /// How everything stands.

@@ -7,7 +7,7 @@ use millstream_service::log::{EmbeddedLog, Log};
 use millstream_service::{Options, Runner};
 use parking_lot::{Mutex, RwLock};
 
-use super::{Inner, Node, NodeOptions, Parts, build, log_error, status, stored};
+use super::{Inner, Node, NodeOptions, Parts, build, log_error, paused, status, stored};
 use crate::api::{ApiError, Phase};
 use crate::config::Loaded;
 use crate::plan::Pipeline;
@@ -33,12 +33,14 @@ impl Node {
         // Before there is a runtime to give back: a file that does not fit its log is a usual mistake.
         Parts::topics(&pipeline, &*log).await?;
         stored::store(&settings.dir, loaded)?;
+        let paused = paused::read(&settings.dir)?;
         let compute = tokio::runtime::Builder::new_multi_thread()
             .thread_name(COMPUTE_THREADS)
             .enable_all()
             .build()
             .map_err(|e| ApiError::new("start-failed", format!("no compute threads: {e}")))?;
         let runner = Runner::new(Arc::clone(&log) as Arc<dyn Log>, Options::new(compute.handle().clone()));
+        runner.pause_at_start(paused);
         let mut parts = Parts::new(loaded.clone(), pipeline);
         let started = parts.start(&runner).await;
         let inner = Arc::new(Inner {

@@ -90,8 +90,9 @@ async fn refused(world: &World, node: &Node, yaml: &str) -> ApiError {
     assert_eq!(stored(), before);
     assert!(!world.dir.path().join("log/applied.json.new").exists());
     assert_eq!(changed(&plan(node, &posted()).await), []);
+    let sources = async || node.status().await.sources;
+    until("all sources run", async || sources().await.iter().all(|s| s.state == RunState::Running)).await;
     let status = node.status().await;
-    assert!(status.sources.iter().all(|s| s.state == RunState::Running), "{status:?}");
     assert_eq!(status.sinks.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["out"]);
     serde_json::from_str(&body).unwrap()
 }

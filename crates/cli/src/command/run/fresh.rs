@@ -9,7 +9,7 @@ use crate::target::{data_dir, running, shown};
 use crate::terminal::{bytes, confirm};
 
 /// What the log and the node put into their directory.
-const ENTRIES: [&str; 12] = [
+const ENTRIES: [&str; 14] = [
     "LOCK",
     "checkpoint",
     "checkpoint.new",
@@ -20,6 +20,8 @@ const ENTRIES: [&str; 12] = [
     "damaged",
     "applied.json",
     "applied.json.new",
+    "paused.json",
+    "paused.json.new",
     "node.json",
     "node.json.part",
 ];

@@ -209,6 +209,9 @@ fn banner(node: &Node, loaded: &Loaded, path: &Path, style: Style) -> Vec<String
         ),
         format!("  data     {} ({})", shown(&data_dir(loaded)), if node.resumed() { "resumed" } else { "new" }),
     ];
+    for name in node.paused() {
+        lines.push(format!("  paused   {} as before; millstream services resume {name}{at}", style.warn(&name)));
+    }
     let topic = loaded.config.sinks.first().and_then(|(_, sink)| sink.from.first());
     let topic = topic.map(|t| t.value.to_string());
     let refuses = config.services.iter().find(|(_, s)| !s.check.is_empty()).or(config.services.first());
