@@ -126,9 +126,11 @@ impl Checkpoint {
         vfs.sync_dir(&layout.dir).map_err(late)
     }
 
-    /// Makes the copy say what the checkpoint says; its name is durable after the directory's next sync.
+    /// Makes the copy say what the checkpoint says; its name is durable after the directory's next sync. A copy that
+    /// cannot be read is one that says something else.
     pub(super) fn renew_copy(vfs: &dyn Vfs, layout: &Layout) -> io::Result<()> {
-        let (bytes, copy) = (bytes_of(vfs, &layout.checkpoint())?, bytes_of(vfs, &layout.checkpoint_copy())?);
+        let bytes = bytes_of(vfs, &layout.checkpoint())?;
+        let copy = bytes_of(vfs, &layout.checkpoint_copy()).unwrap_or_default();
         match bytes {
             Some(bytes) if copy.as_ref() != Some(&bytes) => {
                 write(vfs, &layout.checkpoint_copy_new(), &bytes)?;

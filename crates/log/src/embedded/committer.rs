@@ -44,7 +44,8 @@ enum Turn {
 impl Committer {
     pub(super) fn new(shared: Arc<Shared>, writer: Writer) -> Self {
         let cache = TailCache { max: shared.options.tail_cache_bytes, ..TailCache::default() };
-        Self { shared, writer, cache, noted: true, last_sync: Instant::now() }
+        // What the opening wrote again is proven by the opening's own group alone, until another says so as well.
+        Self { shared, writer, cache, noted: false, last_sync: Instant::now() }
     }
 
     /// Works until the log is closed or stops.
@@ -58,7 +59,7 @@ impl Committer {
                 Turn::Close(Closing::Dropped) => Ok(true),
             };
             match done {
-                Ok(false) => {}
+                Ok(false) => self.hand_over_sealed(),
                 Ok(true) => return self.shared.stop(CLOSED),
                 Err(why) => {
                     tracing::error!(%why, "the log has stopped");
@@ -173,11 +174,16 @@ impl Committer {
         }
         self.publish(&accepted, &offsets, written);
         self.answer(accepted, offsets);
+        Ok(())
+    }
+
+    /// Gives full segments to the settler, whatever filled them: a group, a note, or a group that found no space in the
+    /// next one. Only between turns that went well: all that is in them is visible then, and the settler forgets nothing.
+    fn hand_over_sealed(&mut self) {
         if !self.writer.sealed.is_empty() {
             self.shared.sealed.lock().extend(self.writer.sealed.drain(..));
             self.shared.settle_now.notify_one();
         }
-        Ok(())
     }
 
     /// Nobody knows what of the group reached the disk.

@@ -65,6 +65,8 @@ pub(super) fn read_or_make(options: &Options, layout: &Layout) -> Result<Recover
     let vfs = options.vfs.as_ref();
     let checkpoint = match Checkpoint::load(vfs, layout)? {
         Some(checkpoint) => {
+            // First of all, because on a full disk a copy would have no space either.
+            make_room(options, layout)?;
             // Before anything goes that only the copy of another moment would need.
             Checkpoint::renew_copy(vfs, layout).map_err(io_error("writing", &layout.checkpoint_copy()))?;
             // Whoever made these names may have failed to make them durable.
@@ -92,6 +94,7 @@ fn make(options: &Options, layout: &Layout) -> Result<Checkpoint, Error> {
     sync_ancestors(vfs, &layout.dir)?;
     let checkpoint = Checkpoint::first(new_log_id(options));
     checkpoint.save(vfs, layout).map_err(io_error("writing", &layout.checkpoint()))?;
+    make_room(options, layout)?;
     Ok(checkpoint)
 }
 
@@ -125,7 +128,6 @@ fn new_log_id(options: &Options) -> u128 {
 
 /// Begins the segment of this opening and says where to go on.
 pub(super) fn begin_segment(options: &Options, layout: &Layout, found: &mut Recovered) -> Result<Writer, Error> {
-    make_room(options, layout)?;
     let vfs = options.vfs.as_ref();
     let (id, new) = (found.id_last + 1, layout.segment_new());
     let file = vfs.open(&new, OpenOptions::TRUNCATE).map_err(io_error("making", &new))?;
@@ -165,7 +167,7 @@ pub(super) fn begin_segment(options: &Options, layout: &Layout, found: &mut Reco
     vfs.rename(&new, &path).map_err(io_error("renaming", &new))?;
     vfs.sync_dir(&layout.journal()).map_err(io_error("syncing", &layout.journal()))?;
     let end = at + opening.total_len();
-    let capacity = options.segment_bytes.max(Options::SEGMENT_BYTES_MIN).max(end);
+    let capacity = options.segment_len().max(end);
     let segment = Arc::new(Segment { id, path: path.clone(), file: file.clone(), capacity });
     // Only now that they stand elsewhere.
     discard_tails(options, layout, found)?;
@@ -219,7 +221,8 @@ fn copy(
     Ok(GroupAt { header, crc, at, frames: group.frames.into_iter().map(moved).collect() })
 }
 
-/// Removes spares and the reserve, which are made anew: on a full disk they are the room for the segment that begins.
+/// Removes spares and the reserve, which are made anew: on a full disk they are the room for the copy of the checkpoint and
+/// for the segment that begins. Nothing that any checkpoint speaks of is in them.
 fn make_room(options: &Options, layout: &Layout) -> Result<(), Error> {
     let (vfs, journal) = (options.vfs.as_ref(), layout.journal());
     for entry in vfs.list(&journal).map_err(io_error("reading", &journal))? {

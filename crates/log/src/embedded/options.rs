@@ -39,7 +39,8 @@ pub enum Sabotage {
 pub struct Options {
     /// Where the files are.
     pub dir: PathBuf,
-    /// How large a part of the journal is before it is settled. At least [`Options::SEGMENT_BYTES_MIN`].
+    /// How large a part of the journal is before it is settled. At least [`Options::SEGMENT_BYTES_MIN`], and at most a
+    /// sixteenth of `max_bytes`.
     pub segment_bytes: u64,
     /// How large a settled file of a partition grows before the next begins.
     pub settled_file_bytes: u64,
@@ -49,7 +50,8 @@ pub struct Options {
     pub tail_cache_bytes: u64,
     /// How many bytes one sync makes durable at most (a single larger commit is written alone).
     pub group_bytes: usize,
-    /// The most bytes the log may use on the disk; `None`: what the disk has.
+    /// The most bytes that journal and settled files may have together; `None`: what the disk has. A segment's worth of
+    /// it is kept for settling, so sources are refused that much earlier.
     pub max_bytes: Option<u64>,
     /// Bytes set aside so that events on their way can still be processed when the disk is full.
     pub reserve_bytes: u64,
@@ -72,6 +74,10 @@ impl Options {
     /// The smallest segment.
     pub const SEGMENT_BYTES_MIN: u64 = 16 << 10;
 
+    /// A segment is at most one part in this many of what the log may use: what is in one is neither settled nor let go
+    /// of before it is full, and a few of them are always there.
+    const SEGMENT_PART: u64 = 16;
+
     /// The defaults, for a log in `dir`.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
@@ -91,6 +97,12 @@ impl Options {
             #[cfg(any(test, feature = "sabotage"))]
             sabotage: None,
         }
+    }
+
+    /// How large a segment becomes.
+    pub(super) fn segment_len(&self) -> u64 {
+        let most = self.max_bytes.map_or(u64::MAX, |max| max / Self::SEGMENT_PART);
+        self.segment_bytes.min(most).max(Self::SEGMENT_BYTES_MIN)
     }
 
     /// Whether a group must say that it follows the one before it.

@@ -18,7 +18,7 @@ use parking_lot::{Condvar, Mutex};
 use super::layout::Layout;
 use super::options::Options;
 use super::segment::{Sealed, Segment};
-use super::space::Room;
+use super::space::{Budget, Room};
 use super::writer::{WriteError, is_no_space};
 use crate::vfs::{File, OpenOptions, Vfs};
 
@@ -31,9 +31,6 @@ const RETRY: Duration = Duration::from_millis(100);
 /// The most settled segments kept for use again.
 const SPARES_MAX: usize = 2;
 
-/// The reserve is at most one part in this many of what the log may use.
-const RESERVE_PART: u64 = 8;
-
 /// Makes segments ready.
 #[derive(Debug)]
 pub(super) struct Preparer {
@@ -41,7 +38,7 @@ pub(super) struct Preparer {
     layout: Layout,
     segment_bytes: u64,
     reserve_bytes: u64,
-    max_bytes: Option<u64>,
+    budget: Budget,
     ahead: bool,
     state: Mutex<State>,
     /// Wakes the thread.
@@ -86,7 +83,7 @@ enum Busy {
 
 impl Preparer {
     pub(super) fn new(options: &Options, layout: &Layout, current: Arc<Segment>, at: u64, sealed: u64) -> Self {
-        let segment_bytes = options.segment_bytes.max(Options::SEGMENT_BYTES_MIN);
+        let budget = Budget::of(options);
         let state = State {
             next_id: current.id + 1,
             current: Ready { segment: current, prepared: at },
@@ -105,9 +102,9 @@ impl Preparer {
         Self {
             vfs: options.vfs.clone(),
             layout: layout.clone(),
-            segment_bytes,
-            reserve_bytes: options.reserve_bytes.min(options.max_bytes.map_or(u64::MAX, |max| max / RESERVE_PART)),
-            max_bytes: options.max_bytes,
+            segment_bytes: options.segment_len(),
+            reserve_bytes: budget.reserve(options.reserve_bytes),
+            budget,
             ahead: options.prepare_ahead,
             state: Mutex::new(state),
             wanted: Condvar::new(),
@@ -141,10 +138,7 @@ impl Preparer {
     }
 
     fn budget(&self, state: &State, growth: u64) -> Result<(), String> {
-        match self.max_bytes.filter(|max| growth > 0 && self.used_by(state) + growth > *max) {
-            Some(max) => Err(format!("the log may use {max} bytes")),
-            None => Ok(()),
-        }
+        self.budget.allows(self.used_by(state), growth)
     }
 
     /// Says that the writer is about to write up to `end` of its segment.
@@ -176,10 +170,16 @@ impl Preparer {
         self.state.lock().broken.clone()
     }
 
-    /// Who may write now.
+    /// Who may write now. What is settled counts as well: a journal that uses its segments again does not grow.
     pub(super) fn room(&self) -> Room {
-        let state = self.state.lock();
-        state.no_space.as_ref().or(state.settling_full.as_ref()).cloned().map_or(Room::Plenty, Room::Reserve)
+        let mut state = self.state.lock();
+        if let Some(why) = state.no_space.as_ref().or(state.settling_full.as_ref()) {
+            return Room::Reserve(why.clone());
+        }
+        if self.budget(&state, 1).is_err() {
+            self.give_spares_back(&mut state);
+        }
+        self.budget(&state, 1).map_or_else(Room::Reserve, |()| Room::Plenty)
     }
 
     /// Says that settling found no space, or (`None`) that it finds some again. Until then sources are refused, and the
@@ -187,9 +187,11 @@ impl Preparer {
     pub(super) fn settling_full(&self, why: Option<String>) -> bool {
         let mut state = self.state.lock();
         state.settling_full = why;
-        if state.settling_full.is_none() {
-            return false;
-        }
+        state.settling_full.is_some() && self.give_spares_back(&mut state)
+    }
+
+    /// Removes the segments that were kept for use again; answers whether there were any.
+    fn give_spares_back(&self, state: &mut State) -> bool {
         let spares = std::mem::take(&mut state.spares);
         for path in &spares {
             // What stays behind is removed by the next opening.
@@ -208,12 +210,13 @@ impl Preparer {
     /// Says that a write found no space and was taken back; answers who may go on, in the next segment.
     pub(super) fn no_space(&self, why: &str) -> Room {
         let mut state = self.state.lock();
-        state.current.prepared = state.written;
         state.no_space = Some(why.to_owned());
         self.wanted.notify_one();
         while state.busy.is_some() {
             self.done.wait(&mut state);
         }
+        // Where the disk was full it was cut to what is written; where the budget was, it is as long as before.
+        state.current.prepared = state.current.segment.file.len().unwrap_or(state.written).max(state.written);
         if !state.reserve {
             return Room::None;
         }
@@ -295,7 +298,7 @@ impl Preparer {
     }
 
     fn spare_or_remove(&self, state: &mut State, path: PathBuf, len: u64) {
-        let full = state.no_space.is_some() || state.settling_full.is_some();
+        let full = state.no_space.is_some() || state.settling_full.is_some() || self.budget(state, len).is_err();
         if self.ahead && len == self.segment_bytes && state.spares.len() < SPARES_MAX && !full {
             let id = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             let spare = self.layout.spare(&id);
@@ -388,6 +391,14 @@ impl Preparer {
             drop(self.vfs.remove(&path));
         }
         made
+    }
+
+    /// Whether the thread has done all that there is to do, or cannot.
+    #[cfg(test)]
+    pub(super) fn rests(&self) -> bool {
+        let state = self.state.lock();
+        let left_alone = state.overtaken.is_some_and(|at| at.elapsed() < PAUSE);
+        state.no_space.is_some() || (state.busy.is_none() && !left_alone && self.job(&state).is_none())
     }
 
     /// Ends the thread.

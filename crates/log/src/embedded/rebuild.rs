@@ -64,7 +64,9 @@ pub(super) fn source(options: &Options, layout: &Layout) -> Result<Source, Error
             let missing = Error::Refused("the checkpoint is missing".into());
             source.problems.push(problem(layout.checkpoint(), &missing, "all topics"));
         }
-        (Err(error @ Error::Corrupt { .. }), _) | (Err(error @ Error::TooNew { .. }), Ok(Some(_))) => {
+        // A disk that does not answer may do so tomorrow, so nothing is worked out anew where the copy is not whole.
+        (Err(error @ Error::Corrupt { .. }), _)
+        | (Err(error @ (Error::TooNew { .. } | Error::Io { .. })), Ok(Some(_))) => {
             source.problems.push(problem(layout.checkpoint(), &error, "all topics"));
         }
         (Err(other), _) => return Err(other),

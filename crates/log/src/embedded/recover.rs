@@ -126,8 +126,10 @@ pub(super) fn recover(
     Ok(Recovered { checkpoint, state, segments, leftovers, id_last, seq, durable_through, incarnation })
 }
 
+/// What was synced for certain: as headers say, and what an opening wrote again, because that was acknowledged perhaps and
+/// stands nowhere else any more.
 fn durable_through(checkpoint: &Checkpoint, segments: &[Scanned]) -> u64 {
-    let told = segments.iter().flat_map(|s| &s.groups).map(|g| g.header.durable_through).max();
+    let told = segments.iter().flat_map(|s| &s.groups).map(|g| g.header.proves()).max();
     told.unwrap_or(0).max(checkpoint.seq)
 }
 

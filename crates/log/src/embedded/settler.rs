@@ -267,6 +267,11 @@ impl Settler {
         let meta = files.last_mut().ok_or_else(|| Error::Refused("no file to settle to".into()))?;
         let path = layout.settled(&partition.at.topic, number, Offset(meta.base));
         let file = vfs.open(&path, OpenOptions::CREATE).map_err(failure("opening", &path))?;
+        if file.len().map_err(failure("reading", &path))? > meta.len {
+            // Of a pass that did not end. Where its sync failed, the length that is seen is not on the disk, and would not
+            // get there by writing the same bytes once more.
+            file.set_len(meta.len).map_err(failure("cutting", &path))?;
+        }
         let (mut out, mut rest) = (Vec::new(), live);
         while let Some(n) = block_len(rest) {
             let (block, after) = rest.split_at_checked(n).unwrap_or((rest, &[]));

@@ -43,7 +43,7 @@ pub(super) struct Writer {
     pub(super) seq: u64,
     pub(super) prev_crc: u32,
     pub(super) durable_through: u64,
-    /// Segments that were filled since the last call of [`Writer::take_sealed`].
+    /// Segments that were filled and not yet handed over to the settler.
     pub(super) sealed: Vec<Sealed>,
     /// How many syncs there were.
     pub(super) syncs: u64,

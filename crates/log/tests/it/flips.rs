@@ -2,9 +2,11 @@
 //! opening or reading refuses, `verify` finds as well.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
-use millstream_log::verify;
 use millstream_log::vfs::sim::{Rng, SimVfs};
+use millstream_log::{EmbeddedLog, EmbeddedOptions, Log, verify};
 
 use crate::rig::{Found, Plan, Witness, disk, find, in_parallel, long, open, options, run, work};
 
@@ -28,6 +30,24 @@ pub(crate) fn closed_log() -> (SimVfs, Found) {
     let vfs = vfs.copy();
     let found = run(async { find(&open(&vfs.copy()).unwrap(), PLAN.tasks).await.unwrap() });
     (vfs, found)
+}
+
+/// A log that ended twice without a last word: the second opening wrote the last commit again, and nothing came after.
+fn log_that_ended_uncleanly_twice() -> (SimVfs, Found) {
+    let vfs = disk();
+    let unnoted = || -> Arc<dyn Log> {
+        let hour = Duration::from_secs(3600);
+        Arc::new(EmbeddedLog::open(EmbeddedOptions { idle_after: hour, ..options(&vfs) }).unwrap())
+    };
+    let log = unnoted();
+    let mut witness = Witness::default();
+    run(work(&log, PLAN, &mut witness));
+    assert_eq!(witness.refusals, Vec::<String>::new());
+    drop(log);
+    let log = unnoted();
+    let found = run(find(&log, PLAN.tasks)).unwrap();
+    drop(log);
+    (vfs.copy(), found)
 }
 
 /// The bytes to change: all of them, or in the short form some of those that say something.
@@ -60,15 +80,25 @@ fn one_flip(sound: &SimVfs, want: &Found, path: &Path, at: usize, mask: u8) {
     }
 }
 
-#[test]
-fn no_flipped_byte_silently_loses_what_was_acknowledged() {
-    let (vfs, want) = closed_log();
+fn flip_each(vfs: &SimVfs, want: &Found) {
     assert!(verify(&options(&vfs.copy())).unwrap().is_sound());
-    let places = places(&vfs);
+    let places = places(vfs);
     println!("{} bytes in {:?}", places.len(), vfs.files());
     in_parallel(places.len() as u64, |i| {
         let (path, at) = &places[i as usize];
         let mask = 1 << Rng::new(i).below(8);
-        one_flip(&vfs, &want, path, *at, mask);
+        one_flip(vfs, want, path, *at, mask);
     });
+}
+
+#[test]
+fn no_flipped_byte_silently_loses_what_was_acknowledged() {
+    let (vfs, want) = closed_log();
+    flip_each(&vfs, &want);
+}
+
+#[test]
+fn no_flipped_byte_silently_loses_what_an_opening_wrote_again() {
+    let (vfs, want) = log_that_ended_uncleanly_twice();
+    flip_each(&vfs, &want);
 }

@@ -1,7 +1,7 @@
 //! A full disk, simulated and real: sources are refused with a clear word, what is on its way goes on, nothing that was
 //! acknowledged is lost, and when there is space again the log goes on by itself.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -164,7 +164,9 @@ impl SmallDisk {
             Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
             Err(error) => error.to_string(),
         };
-        println!("LEFT OUT: a real full disk, because no file system can be mounted here ({why})");
+        // Not through `eprintln`, which a test that passes keeps to itself.
+        let left_out = format!("LEFT OUT, a real full disk: no file system can be mounted here ({why})\n");
+        io::stderr().write_all(left_out.as_bytes()).unwrap();
         None
     }
 
