@@ -43,6 +43,11 @@ pub(crate) async fn verify(loaded: &Loaded) -> Result<VerifyReport, Failure> {
     Ok(offline::verify(loaded).await?)
 }
 
+/// Nobody uses the log, and there is one.
+pub(crate) async fn log_is_free(loaded: &Loaded) -> Result<(), Failure> {
+    Ok(offline::log_is_free(loaded).await?)
+}
+
 /// Makes it open again.
 pub(crate) async fn repair(loaded: &Loaded) -> Result<RepairReport, Failure> {
     Ok(offline::repair(loaded).await?)

@@ -48,6 +48,14 @@ impl TargetArgs {
         })
     }
 
+    /// How everything stands: from the node, or from the log of a stopped one.
+    pub(crate) async fn status(&self) -> Result<Status, Failure> {
+        match self.find().await? {
+            Target::Running(client) => client.get(paths::STATUS).await,
+            Target::Stopped(loaded) => crate::stopped::status(&loaded).await,
+        }
+    }
+
     /// Finds the running node; a stopped one cannot do what is asked.
     pub(crate) async fn node(&self, to: &str) -> Result<Client, Failure> {
         match self.find().await? {

@@ -25,8 +25,8 @@ pub use embedded::Sabotage;
 #[cfg(feature = "testing")]
 pub use embedded::fuzzing;
 pub use embedded::{
-    Counts, EmbeddedLog, Lost, Options as EmbeddedOptions, Problem, Report, Stat, SyncMode, TopicStat, repair, stat,
-    verify,
+    Counts, EmbeddedLog, Lost, Options as EmbeddedOptions, Problem, Report, Stat, SyncMode, TopicStat, is_free, repair,
+    stat, verify,
 };
 pub use error::Error;
 pub use evolution::{SpecChange, check_rows, spec_change, upgrade};

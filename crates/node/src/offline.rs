@@ -1,5 +1,6 @@
 //! The reading commands on a stopped node: they open its log, answer, and close it.
 
+use millstream_service::dead_letters::{OpenLetters, open_letters};
 use millstream_service::event::Name;
 use millstream_service::lag_of;
 use millstream_service::log::{self, EmbeddedLog, EmbeddedOptions, Log};
@@ -13,12 +14,16 @@ use crate::diagnostic::names_known;
 use crate::plan::{Pipeline, plan as plan_pipeline};
 use crate::runtime::{build, diff, log_error, log_state, service_error, stored, wrong as change_wrong};
 
+fn no_data(loaded: &Loaded) -> ApiError {
+    let message = format!("there is no data in {} yet", loaded.config.log.embedded.dir.display());
+    ApiError::new("log-missing", message).help("run the pipeline first: `millstream run`")
+}
+
 /// Opens the log of a stopped node; there must be one.
 async fn open(loaded: &Loaded) -> Result<EmbeddedLog, ApiError> {
     let settings = &loaded.config.log.embedded;
     if !settings.dir.join(stored::FILE).exists() {
-        let message = format!("there is no data in {} yet", settings.dir.display());
-        return Err(ApiError::new("log-missing", message).help("run the pipeline first: `millstream run`"));
+        return Err(no_data(loaded));
     }
     let options = build::log_options(settings);
     let opened = tokio::task::spawn_blocking(move || EmbeddedLog::open(options)).await;
@@ -100,6 +105,14 @@ pub async fn verify(loaded: &Loaded) -> Result<VerifyReport, ApiError> {
     })
 }
 
+/// Whether somebody could repair the log now: there is one, and nobody uses it.
+pub async fn log_is_free(loaded: &Loaded) -> Result<(), ApiError> {
+    if !loaded.config.log.embedded.dir.exists() {
+        return Err(no_data(loaded));
+    }
+    examine(loaded, log::is_free).await
+}
+
 /// Makes a damaged log open again; what is taken out is kept beside it.
 pub async fn repair(loaded: &Loaded) -> Result<RepairReport, ApiError> {
     let report = examine(loaded, |options| log::repair(options, true)).await?;
@@ -145,7 +158,7 @@ fn empty(loaded: &Loaded) -> Result<Loaded, ApiError> {
     Ok(empty)
 }
 
-/// How services stand: their positions and lags.
+/// How services stand: their positions, lags and open dead letters. What no log tells is zero; [`Status::known`] leaves it out.
 pub async fn status(loaded: &Loaded) -> Result<Status, ApiError> {
     with(loaded, async |log, pipeline| stopped_status(log, loaded, pipeline).await).await
 }
@@ -168,6 +181,7 @@ async fn stopped_status(log: &EmbeddedLog, loaded: &Loaded, pipeline: &Pipeline)
     let mut services = Vec::new();
     for s in &pipeline.services {
         let inputs = lags(log, &s.name, &s.inputs).await?;
+        let letters = open_letters(log, &s.name).await.map_err(service_error)?;
         let tasks = s.inputs.first().and_then(|i| log.topic(i)).map_or(0, |t| t.spec.partitions);
         services.push(ServiceStatus {
             name: s.name.to_string(),
@@ -183,9 +197,9 @@ async fn stopped_status(log: &EmbeddedLog, loaded: &Loaded, pipeline: &Pipeline)
             lag: inputs.iter().map(|i| i.lag).sum(),
             inputs,
             outputs: Vec::new(),
-            dead_letters: 0,
-            dead_letters_by_code: Default::default(),
-            broken_rules: Default::default(),
+            dead_letters: letters.total,
+            dead_letters_by_code: letters.by_code,
+            broken_rules: letters.by_rule,
             dropped: 0,
             restarts: 0,
             commits: 0,
@@ -211,7 +225,7 @@ async fn stopped_status(log: &EmbeddedLog, loaded: &Loaded, pipeline: &Pipeline)
             busy_s: 0.0,
         });
     }
-    let source = |s: &crate::plan::Source| SourceStatus {
+    let source = |s: &crate::plan::Source, letters: OpenLetters| SourceStatus {
         name: s.name.to_string(),
         kind: s.kind().to_owned(),
         to: s.settings.to.value.to_string(),
@@ -220,11 +234,15 @@ async fn stopped_status(log: &EmbeddedLog, loaded: &Loaded, pipeline: &Pipeline)
         bounded: s.bounded(),
         events: 0,
         per_s: 0.0,
-        refused: 0,
-        refused_by_code: Default::default(),
+        refused: letters.total,
+        refused_by_code: letters.by_code,
         restarts: 0,
         busy_s: 0.0,
     };
+    let mut sources = Vec::new();
+    for s in &pipeline.sources {
+        sources.push(source(s, open_letters(log, &s.name).await.map_err(service_error)?));
+    }
     Ok(Status {
         pipeline: pipeline.name.to_string(),
         node: NodeInfo {
@@ -239,7 +257,7 @@ async fn stopped_status(log: &EmbeddedLog, loaded: &Loaded, pipeline: &Pipeline)
             rss_peak_bytes: 0,
         },
         phase: Phase::Stopped,
-        sources: pipeline.sources.iter().map(source).collect(),
+        sources,
         services,
         sinks,
         lookups: Vec::new(),

@@ -19,6 +19,7 @@ use serde_json::value::RawValue;
 use crate::Error;
 use crate::clock::unique_id;
 use crate::dead_letter::{Topics, command_schema};
+pub use crate::open_letters::{OpenLetters, open_letters};
 
 /// How long a command may take before its caller is told that it is still at work.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
@@ -213,7 +214,7 @@ fn none(name: &Name) -> Error {
     Error::Refused(format!("`{name}` has no dead letters: no service or source of this name has run"))
 }
 
-async fn ranges(log: &dyn Log, letters: &Name, ids: &[LetterId]) -> Result<Vec<Range>, Error> {
+pub(crate) async fn ranges(log: &dyn Log, letters: &Name, ids: &[LetterId]) -> Result<Vec<Range>, Error> {
     let single = |id: &LetterId| Range { partition: id.partition, from: id.offset, to: id.offset.saturating_add(1) };
     if !ids.is_empty() {
         return Ok(ids.iter().map(single).collect());

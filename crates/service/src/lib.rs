@@ -17,6 +17,7 @@ mod intake;
 mod letters;
 mod lookup;
 mod meters;
+mod open_letters;
 mod outlet;
 mod piece;
 mod placing;

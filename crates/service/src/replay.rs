@@ -192,9 +192,9 @@ impl<'a> Running<'a> {
         }
         match (self.statuses.of(letter), action) {
             (LetterStatus::Replayed, _) => return refuse(chunk, "it was replayed already"),
-            (LetterStatus::Discarded, Action::Discard) => return refuse(chunk, "it was discarded already"),
-            // A discarded letter may be taken up again: nothing went out.
-            (LetterStatus::Discarded | LetterStatus::Open, _) => {}
+            // Whoever gave a letter up was told that this is for good.
+            (LetterStatus::Discarded, _) => return refuse(chunk, "it was discarded already"),
+            (LetterStatus::Open, _) => {}
         }
         if action == Action::Discard {
             chunk.said.push((Some(letter), "discarded", None));

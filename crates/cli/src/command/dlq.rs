@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 use millstream_node::api::{
-    Letter, LetterId, LetterOutcome, LetterState, LettersQuery, LettersRequest, LettersResult, Status, paths,
+    Letter, LetterId, LetterOutcome, LetterState, LettersQuery, LettersRequest, LettersResult, Phase, Status, paths,
 };
 
 use crate::client::{Client, letters_path};
@@ -156,11 +156,16 @@ async fn act(
     question: &str,
     out: &mut Out,
 ) -> Result<Exit, Failure> {
-    if !confirm(question, selection.yes)? {
+    let meant = meant(client, selection).await?;
+    if meant && !confirm(question, selection.yes)? {
         eprintln!("nothing was done");
         return Ok(Exit::Failed);
     }
-    let result: LettersResult = client.post(&paths::fill(path, &selection.service), request).await?;
+    let result = match meant || !selection.ids.is_empty() {
+        true => client.post(&paths::fill(path, &selection.service), request).await?,
+        // A letter that came since must not be taken without the question.
+        false => LettersResult { done: 0, refused: 0, answers: Vec::new() },
+    };
     if out.json {
         out.value(&result)?;
     } else {
@@ -168,6 +173,7 @@ async fn act(
             let why = match answer.outcome {
                 LetterOutcome::Replayed | LetterOutcome::Discarded => continue,
                 LetterOutcome::AlreadyReplayed => "was replayed before",
+                LetterOutcome::AlreadyDiscarded if path == paths::REPLAY => "was discarded, which is for good",
                 LetterOutcome::AlreadyDiscarded => "was discarded before",
                 LetterOutcome::Unknown => "does not exist",
                 LetterOutcome::Unreadable => "cannot be read as an event even now",
@@ -182,11 +188,30 @@ async fn act(
     Ok(if result.refused > 0 { Exit::Failed } else { Exit::Done })
 }
 
+/// Whether any open letter is meant. Where there is none nobody has to be asked.
+async fn meant(client: &Client, selection: &Selection) -> Result<bool, Failure> {
+    let Which { code, rule } = selection.which.clone();
+    let query = LettersQuery { code, rule, state: Some(LetterState::Open), limit: Some(1), ..LettersQuery::default() };
+    if selection.ids.is_empty() {
+        return Ok(!ask(client, &selection.service, &query).await?.is_empty());
+    }
+    for id in &selection.ids {
+        let query = LettersQuery { id: Some(*id), ..query.clone() };
+        if !ask(client, &selection.service, &query).await?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 async fn fetch(target: &TargetArgs, service: &str, query: &LettersQuery) -> Result<Vec<Letter>, Failure> {
-    let client = match target.find().await? {
-        Target::Running(client) => client,
-        Target::Stopped(loaded) => return crate::stopped::letters(&loaded, service, query).await,
-    };
+    match target.find().await? {
+        Target::Running(client) => ask(&client, service, query).await,
+        Target::Stopped(loaded) => crate::stopped::letters(&loaded, service, query).await,
+    }
+}
+
+async fn ask(client: &Client, service: &str, query: &LettersQuery) -> Result<Vec<Letter>, Failure> {
     let mut lines = client.lines(&letters_path(&paths::fill(paths::LETTERS, service), query)?).await?;
     let mut found = Vec::new();
     while let Some(line) = lines.next().await? {
@@ -196,8 +221,7 @@ async fn fetch(target: &TargetArgs, service: &str, query: &LettersQuery) -> Resu
 }
 
 async fn overview(target: &TargetArgs, out: &mut Out) -> Result<Exit, Failure> {
-    let client = target.node("this overview").await?;
-    let status: Status = client.get(paths::STATUS).await?;
+    let status: Status = target.status().await?;
     let mut table =
         Table::new(&[("REFUSED BY", Align::Left), ("LETTERS", Align::Right), ("CODE OR RULE", Align::Left)]);
     let mut data = serde_json::Map::new();
@@ -226,7 +250,13 @@ async fn overview(target: &TargetArgs, out: &mut Out) -> Result<Exit, Failure> {
         out.value(&data)?;
     } else {
         out.table(&table)?;
-        eprintln!("written since the node started; `millstream dlq list SERVICE` shows them");
+        eprintln!(
+            "{}; `millstream dlq list SERVICE` shows them",
+            match status.phase {
+                Phase::Stopped => "open in the log of the stopped pipeline",
+                _ => "written since the node started",
+            }
+        );
     }
     Ok(Exit::Done)
 }

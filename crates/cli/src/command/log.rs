@@ -49,6 +49,7 @@ pub(crate) async fn run(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
         }
         Command::Repair { yes } => {
             let loaded = Config::load(&args.target.pipeline)?;
+            crate::stopped::log_is_free(&loaded).await?;
             let question = format!(
                 "Repair the log in {}? Commits that cannot be read are given up (their bytes are kept beside it).",
                 shown(&data_dir(&loaded))

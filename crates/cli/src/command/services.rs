@@ -1,12 +1,12 @@
 //! `services`: how the services are doing; pause, resume and scale one of them.
 
 use clap::Subcommand;
-use millstream_node::api::{RunState, ScaleRequest, ServiceAnswer, ServiceStatus, Status, paths};
+use millstream_node::api::{Phase, RunState, ScaleRequest, ServiceAnswer, ServiceStatus, Status, paths};
 use serde_json::json;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::target::{Target, TargetArgs};
+use crate::target::TargetArgs;
 use crate::terminal::{Align, Out, Style, Table, count, millis, rate};
 
 /// Show the services; pause, resume or scale one while the others go on
@@ -72,16 +72,17 @@ pub(crate) async fn run(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
 }
 
 async fn list(target: &TargetArgs, out: &mut Out) -> Result<Exit, Failure> {
-    let (status, stopped): (Status, bool) = match target.find().await? {
-        Target::Running(client) => (client.get(paths::STATUS).await?, false),
-        Target::Stopped(loaded) => (crate::stopped::status(&loaded).await?, true),
-    };
+    let status: Status = target.status().await?;
+    let stopped = status.phase == Phase::Stopped;
     if out.json {
-        out.value(&status)?;
+        out.value(&status.known()?)?;
         return Ok(Exit::Done);
     }
     if stopped {
-        eprintln!("pipeline `{}` is not running; this is what its log says", status.pipeline);
+        eprintln!(
+            "pipeline `{}` is not running; this is what its log says (DEAD: dead letters that are open)",
+            status.pipeline
+        );
     }
     let mut table = Table::new(&[
         ("SERVICE", Align::Left),
@@ -98,7 +99,7 @@ async fn list(target: &TargetArgs, out: &mut Out) -> Result<Exit, Failure> {
         ("VERSION", Align::Left),
     ]);
     for service in &status.services {
-        table.row(row(service, out.style));
+        table.row(row(service, stopped, out.style));
     }
     out.table(&table)?;
     let sources = status.sources.iter().map(|s| (&s.name, &s.reason));
@@ -113,7 +114,9 @@ async fn list(target: &TargetArgs, out: &mut Out) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn row(service: &ServiceStatus, style: Style) -> Vec<String> {
+/// What only a running node counts is a dash for a stopped one.
+fn row(service: &ServiceStatus, stopped: bool, style: Style) -> Vec<String> {
+    let counted = |text: String| if stopped { "-".to_owned() } else { text };
     let latency = match &service.commit_latency {
         Some(latency) => format!("{} / {}", millis(latency.p50_ms), millis(latency.p99_ms)),
         None => "-".into(),
@@ -121,13 +124,13 @@ fn row(service: &ServiceStatus, style: Style) -> Vec<String> {
     vec![
         service.name.clone(),
         state_text(service.state, style),
-        rate(service.in_per_s),
-        rate(service.out_per_s),
-        count(service.events_in),
-        count(service.events_out),
+        counted(rate(service.in_per_s)),
+        counted(rate(service.out_per_s)),
+        counted(count(service.events_in)),
+        counted(count(service.events_out)),
         count(service.lag),
         count(service.dead_letters),
-        count(service.restarts),
+        counted(count(service.restarts)),
         latency,
         service.instances.to_string(),
         service.version.chars().take(8).collect(),

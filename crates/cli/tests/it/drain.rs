@@ -18,6 +18,21 @@ fn everything_is_processed_once_and_the_summary_counts_it() {
 }
 
 #[test]
+fn broken_rules_that_make_no_dead_letters_are_counted_apart() {
+    let dir = Dir::new(100, false);
+    dir.edit("check: {positive: amount > 0}", "check: {positive: amount > 0}, else: drop");
+    let summary = dir.run(&["run", "--drain"]).exits(0).stdout();
+    assert!(!summary.contains("DEAD LETTERS OF"), "{summary}");
+    let at = summary.find("BROKEN RULES OF").unwrap_or_else(|| panic!("{summary}"));
+    let row = summary[at..].lines().nth(1).unwrap();
+    assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["check", "positive", "10", "dropped"]);
+    let dir = Dir::new(100, false);
+    dir.edit("check: {positive: amount > 0}", "check: {positive: amount > 0}, else: aside");
+    let summary = dir.run(&["run", "--drain"]).exits(0).stdout();
+    assert!(summary.contains("events of `aside`"), "{summary}");
+}
+
+#[test]
 fn a_second_run_finds_nothing_more_to_do() {
     let dir = Dir::new(100, false);
     dir.run(&["run", "--drain"]).exits(0);

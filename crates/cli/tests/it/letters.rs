@@ -27,6 +27,14 @@ fn a_letter_is_listed_shown_and_replayed_once() {
     assert!(open.iter().any(|l| l["attempts"] == 2), "{open:?}");
     let done = dir.run(&["dlq", "discard", "check", "--all", "--yes"]).exits(0).stdout();
     assert!(done.contains("2 discarded"), "{done}");
+    let gone = open.iter().find(|l| l["attempts"] == 2).unwrap()["id"].as_str().unwrap();
+    let refused = dir.run(&["dlq", "replay", "check", gone, "--yes"]).exits(1).stdout();
+    assert!(refused.contains("was discarded, which is for good"), "{refused}");
+    // Where nothing can be done nobody is asked.
+    dir.run(&["dlq", "replay", "check", gone]).exits(1);
+    assert!(dir.run(&["dlq", "discard", "check", "0-99999"]).exits(1).stdout().contains("does not exist"));
+    dir.run(&["dlq", "replay", "nobody", "0-1"]).exits(1).says("nobody");
+    assert!(dir.run(&["dlq", "replay", "check", "--all"]).exits(0).stdout().contains("0 replayed"));
     dir.run(&["dlq", "list", "check"]).exits(0).says("no dead letters");
     assert_eq!(dir.run(&["dlq", "list", "check", "--all", "--json"]).exits(0).json_lines().len(), 3);
     node.stop();

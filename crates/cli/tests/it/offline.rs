@@ -16,7 +16,22 @@ fn what_a_run_left_can_be_read_without_it() {
     let id = letters[3]["id"].as_str().unwrap();
     assert!(dir.run(&["dlq", "show", "check", id]).exits(0).stdout().contains("positive"));
     let status = dir.run(&["services", "--json"]).exits(0).json();
-    assert_eq!(part(&status, "services", "twice")["lag"], 0);
+    let check = part(&status, "services", "check");
+    assert_eq!(
+        (&check["lag"], &check["dead_letters"], &check["broken_rules"]["positive"]),
+        (&0.into(), &10.into(), &10.into())
+    );
+    for unknown in ["events_in", "events_out", "in_per_s", "restarts", "busy_s"] {
+        assert!(check[unknown].is_null(), "{unknown} is not in the log: {check}");
+    }
+    assert!(part(&status, "sinks", "out")["events"].is_null());
+    let table = dir.run(&["services"]).exits(0).says("dead letters that are open").stdout();
+    let row = table.lines().find(|l| l.starts_with("check")).unwrap();
+    assert_eq!(row.split_whitespace().skip(2).take(6).collect::<Vec<_>>(), ["-", "-", "-", "-", "0", "10"], "{table}");
+    let all = dir.run(&["dlq", "list", "--json"]).exits(0).json();
+    assert_eq!((&all["check"]["letters"], &all["check"]["by_rule"]["positive"]), (&10.into(), &10.into()));
+    assert_eq!(all["input"]["letters"], 0);
+    assert!(dir.run(&["dlq", "list"]).exits(0).says("stopped pipeline").stdout().contains("positive 10"));
     assert!(dir.run(&["log", "stat"]).exits(0).stdout().contains("good"));
     dir.run(&["topics", "godo"]).exits(1).says("`good`");
 }
@@ -28,6 +43,11 @@ fn a_sound_log_is_found_sound_and_a_damaged_one_damaged() {
     assert!(dir.run(&["log", "verify"]).exits(0).stdout().contains("sound"));
     assert_eq!(dir.run(&["log", "verify", "--json"]).exits(0).json()["faults"], serde_json::json!([]));
     dir.run(&["log", "repair"]).exits(2).says("--yes");
+    let used = Dir::new(1, true);
+    used.run(&["log", "repair"]).exits(1).says("no data");
+    let node = used.start(&[]);
+    used.run(&["log", "repair"]).exits(1).says("log-locked");
+    node.stop();
 }
 
 #[test]

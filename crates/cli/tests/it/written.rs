@@ -21,6 +21,9 @@ fn init_overwrites_nothing() {
     dir.run(&["init"]).exits(1).says("pipeline.yaml is there already");
     assert_eq!(dir.read("pipeline.yaml"), "mine");
     assert!(!dir.path().join("sql").exists(), "not even the other files");
+    let dir = Dir::empty();
+    dir.run(&["init"]).exits(0);
+    dir.run(&["init"]).exits(1).says("pipeline.yaml and ./sql/value.sql are there already");
 }
 
 #[test]

@@ -54,7 +54,7 @@ pub use self::options::Sabotage;
 pub use self::options::{Options, SyncMode};
 use self::prepare::Preparer;
 use self::reader::EmbeddedReader;
-pub use self::repair::repair;
+pub use self::repair::{is_free, repair};
 use self::settler::Settler;
 use self::shared::Shared;
 use self::stage::{Admission, Closing};

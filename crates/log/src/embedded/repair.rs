@@ -60,6 +60,14 @@ pub fn repair(options: &Options, confirm: bool) -> Result<Report, Error> {
     Ok(report)
 }
 
+/// Whether nobody uses the log in `options.dir`, so that it could be repaired now.
+///
+/// # Errors
+/// [`Error::Locked`] where somebody does.
+pub fn is_free(options: &Options) -> Result<(), Error> {
+    open::lock(options, &Layout::new(&options.dir)).map(drop)
+}
+
 /// Puts another checkpoint in the place of the one there and of its copy; what was damaged is kept.
 fn replace_checkpoint(options: &Options, layout: &Layout, next: &Checkpoint, damaged: &[Problem]) -> Result<(), Error> {
     let vfs = options.vfs.as_ref();

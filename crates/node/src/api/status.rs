@@ -25,6 +25,42 @@ pub struct Status {
     pub log: LogState,
 }
 
+/// What only a running node counts, in the statuses of services, sources and sinks.
+const COUNTED: [&str; 13] = [
+    "events_in",
+    "events_out",
+    "in_per_s",
+    "out_per_s",
+    "events",
+    "per_s",
+    "dropped",
+    "restarts",
+    "commits",
+    "commit_latency",
+    "busy",
+    "busy_s",
+    "outputs",
+];
+
+impl Status {
+    /// The status as JSON; on a stopped node what its log does not tell is null, not zero.
+    pub fn known(&self) -> serde_json::Result<serde_json::Value> {
+        let mut status = serde_json::to_value(self)?;
+        if self.phase != Phase::Stopped {
+            return Ok(status);
+        }
+        for kind in ["sources", "services", "sinks"] {
+            let parts = status.get_mut(kind).and_then(|list| list.as_array_mut());
+            for part in parts.into_iter().flatten().filter_map(|part| part.as_object_mut()) {
+                for (_, value) in part.iter_mut().filter(|(key, _)| COUNTED.contains(&key.as_str())) {
+                    *value = serde_json::Value::Null;
+                }
+            }
+        }
+        Ok(status)
+    }
+}
+
 /// The process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeInfo {
@@ -138,7 +174,7 @@ pub struct ServiceStatus {
     /// Where its events go, dead letters apart.
     #[serde(default)]
     pub outputs: Vec<TopicCount>,
-    /// Dead letters written since the node started.
+    /// Dead letters written since the node started; on a stopped node those that are open in its log.
     pub dead_letters: u64,
     /// The same, by code (`check`, `overflow`, …).
     #[serde(default)]
@@ -182,7 +218,7 @@ pub struct SourceStatus {
     pub events: u64,
     /// The same, per second.
     pub per_s: f64,
-    /// Input that was no event of the topic: dead letters of the source.
+    /// Input that was no event of the topic: dead letters of the source. On a stopped node those that are open in its log.
     pub refused: u64,
     /// The same, by code.
     #[serde(default)]
@@ -315,6 +351,9 @@ pub struct DrainSummary {
     pub total: Summary,
     /// Events written by services and sources in this run, per topic.
     pub topics: Vec<TopicCount>,
+    /// What becomes of events that break a rule, by service, where that is no dead letter: `dropped`, `topic late`, …
+    #[serde(default)]
+    pub broken: BTreeMap<String, String>,
     /// How each part ended.
     pub status: Status,
 }

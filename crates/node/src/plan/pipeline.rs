@@ -126,6 +126,19 @@ pub struct Sink {
     pub definition: Definition,
 }
 
+impl Pipeline {
+    /// What becomes of events that break a rule, by service, where that is no dead letter.
+    pub(crate) fn broken(&self) -> BTreeMap<String, String> {
+        let became = |service: &Service| match &service.check.as_ref()?.1 {
+            Else::DeadLetter => None,
+            Else::Drop => Some("dropped".to_owned()),
+            Else::Tag => Some("sent on with the rules' names".to_owned()),
+            Else::Topic(topic) => Some(format!("events of `{topic}`")),
+        };
+        self.services.iter().filter_map(|s| Some((s.name.to_string(), became(s)?))).collect()
+    }
+}
+
 impl std::fmt::Debug for Pipeline {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Pipeline({})", self.name)

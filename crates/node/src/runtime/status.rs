@@ -290,7 +290,8 @@ impl Inner {
             rss_peak_bytes,
         };
         let count = |(topic, events): (Name, u64)| TopicCount { topic: topic.to_string(), events };
-        DrainSummary { complete, failed, total, topics: topics.into_iter().map(count).collect(), status }
+        let topics = topics.into_iter().map(count).collect();
+        DrainSummary { complete, failed, total, topics, broken: self.view().pipeline.broken(), status }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Dead letters looked after: listed, shown, replayed once, discarded.
 
-use millstream_service::dead_letters::{LetterId, LetterStatus, Select, list, show};
+use millstream_service::dead_letters::{LetterId, LetterStatus, OpenLetters, Select, list, open_letters, show};
 use millstream_service::{Else, Handle};
 use serde_json::{Value, json};
 
@@ -63,6 +63,9 @@ async fn letters_are_replayed_once_into_their_service_alone() {
     let open = Select { status: Some(LetterStatus::Open), ..Select::default() };
     let open = list(bed.log.as_ref(), &name("validate"), &open, 1000).await.unwrap();
     assert_eq!(open.len(), 10);
+    let counted = open_letters(bed.log.as_ref(), &name("validate")).await.unwrap();
+    assert_eq!((counted.total, counted.by_code["check"], counted.by_rule["is_small"]), (10, 10, 10));
+    assert_eq!(open_letters(bed.log.as_ref(), &name("nobody")).await.unwrap(), OpenLetters::default());
 
     // The rest is put away; a letter is discarded once, and a replayed one not at all.
     let ids: Vec<LetterId> = open.iter().map(|l| l.id).collect();
@@ -70,6 +73,12 @@ async fn letters_are_replayed_once_into_their_service_alone() {
     assert_eq!(service.discard(&rest).await.unwrap().done, 10);
     assert_eq!(service.discard(&rest).await.unwrap().refused, 10);
     assert_eq!(service.discard(&only).await.unwrap().refused, 1);
+    // Given up is given up, one by one and all together.
+    let answer = service.replay(&rest).await.unwrap();
+    assert_eq!((answer.done, answer.refused), (0, 10));
+    assert_eq!(answer.refusals[0], (ids[0], "it was discarded already".to_owned()));
+    assert_eq!(service.replay(&Select::default()).await.unwrap().done, 0);
+    assert_eq!(bed.numbers("valid", "n").await.len(), 90);
     let shown = show(bed.log.as_ref(), &name("validate"), ids[0]).await.unwrap().unwrap();
     assert_eq!(shown.status, LetterStatus::Discarded);
     assert!(show(bed.log.as_ref(), &name("validate"), nowhere).await.is_err());
@@ -97,6 +106,11 @@ async fn a_source_decodes_its_letters_again() {
     assert_eq!(open.len(), 1);
     assert_eq!((field(&open[0], "attempts"), field(&open[0], "raw")), (json!(2), field(&letters[1], "raw")));
     assert_eq!(source.replay(&Select { ids: vec![letters[0].id], ..Select::default() }).await.unwrap().refused, 1);
+    let left = Select { ids: vec![open[0].id], ..Select::default() };
+    assert_eq!(source.discard(&left).await.unwrap().done, 1);
+    let answer = source.replay(&left).await.unwrap();
+    assert_eq!(answer.refusals, [(open[0].id, "it was discarded already".to_owned())]);
+    assert_eq!(open_letters(bed.log.as_ref(), &name(source.name().as_str())).await.unwrap(), OpenLetters::default());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

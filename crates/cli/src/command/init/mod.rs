@@ -35,7 +35,11 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
     if !there.is_empty() {
         return Err(Failure::refused(
             "file-exists",
-            format!("{} is there already, and nothing is overwritten", there.join(" and ")),
+            format!(
+                "{} {} there already, and nothing is overwritten",
+                there.join(" and "),
+                if there.len() == 1 { "is" } else { "are" }
+            ),
             "name another directory: `millstream init DIR`",
         ));
     }

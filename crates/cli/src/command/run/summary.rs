@@ -1,8 +1,11 @@
 //! What a run that has ended did.
 
-use millstream_node::api::DrainSummary;
+use millstream_node::api::{DrainSummary, ServiceStatus};
 
 use crate::terminal::{Align, Style, Table, bytes, count, duration, rate};
+
+/// The code of letters that broke rules.
+const CHECK: &str = "check";
 
 /// The lines of the summary. `drain`: whether the run was to end by itself.
 pub(crate) fn lines(summary: &DrainSummary, drain: bool, style: Style) -> Vec<String> {
@@ -42,11 +45,29 @@ pub(crate) fn lines(summary: &DrainSummary, drain: bool, style: Style) -> Vec<St
     let mut table =
         Table::new(&[("DEAD LETTERS OF", Align::Left), ("RULE OR CODE", Align::Left), ("EVENTS", Align::Right)])
             .indent(2);
+    // Broken rules make dead letters only where the service does nothing else with such events.
+    let kept = |s: &ServiceStatus| s.broken_rules.is_empty() || s.dead_letters_by_code.contains_key(CHECK);
     for s in &status.services {
         // A broken rule is named; the code `check` would only say that one was.
-        let codes = s.dead_letters_by_code.iter().filter(|(code, _)| *code != "check" || s.broken_rules.is_empty());
-        for (code, n) in s.broken_rules.iter().chain(codes).filter(|(_, n)| **n > 0) {
+        let codes = s.dead_letters_by_code.iter().filter(|(code, _)| *code != CHECK || s.broken_rules.is_empty());
+        let rules = s.broken_rules.iter().filter(|_| kept(s));
+        for (code, n) in rules.chain(codes).filter(|(_, n)| **n > 0) {
             table.row(vec![s.name.clone(), code.clone(), count(*n)]);
+        }
+    }
+    section(table, &mut lines, style);
+
+    let mut table = Table::new(&[
+        ("BROKEN RULES OF", Align::Left),
+        ("RULE", Align::Left),
+        ("EVENTS", Align::Right),
+        ("BECAME", Align::Left),
+    ])
+    .indent(2);
+    for s in status.services.iter().filter(|s| !kept(s)) {
+        let became = summary.broken.get(&s.name).map_or("no dead letters", String::as_str);
+        for (rule, n) in s.broken_rules.iter().filter(|(_, n)| **n > 0) {
+            table.row(vec![s.name.clone(), rule.clone(), count(*n), became.to_owned()]);
         }
     }
     section(table, &mut lines, style);
