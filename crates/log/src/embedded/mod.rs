@@ -12,6 +12,7 @@
 mod bytes_io;
 mod checkpoint;
 mod committer;
+mod damaged;
 mod frame;
 #[cfg(feature = "testing")]
 pub mod fuzzing;
@@ -19,6 +20,7 @@ mod group_header;
 mod index;
 mod inspect;
 mod layout;
+mod mend;
 mod open;
 mod options;
 mod prepare;

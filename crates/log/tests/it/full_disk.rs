@@ -13,7 +13,8 @@ use millstream_log::vfs::sim::{Rng, SimVfs};
 use millstream_log::vfs::{DirEntry, File, Lock, LockError, OpenOptions, Vfs};
 use millstream_log::{AbortReason, Class, EmbeddedLog, EmbeddedOptions, Log, Outcome, Task};
 
-use crate::rig::{disk, options, run};
+use crate::flips::{PLAN, closed_log};
+use crate::rig::{disk, find, options, run};
 
 /// A disk on which there is no space for settled events, while somebody says so.
 #[derive(Debug, Clone)]
@@ -215,4 +216,15 @@ fn a_log_on_a_real_full_disk_opens_again() {
         let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(settings).unwrap());
         assert_eq!(all(&log, "t", 0).await, source.acknowledged);
     });
+}
+
+#[test]
+fn a_log_on_a_full_disk_opens_although_its_checkpoint_needs_another_copy() {
+    let (vfs, want) = closed_log();
+    vfs.remove(Path::new("/log/checkpoint.copy")).unwrap();
+    assert!(vfs.files().iter().any(|(path, len)| path.ends_with("journal/reserve") && *len > 0));
+    vfs.set_capacity(Some(vfs.used()));
+    let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(options(&vfs)).unwrap());
+    assert_eq!(run(find(&log, PLAN.tasks)).unwrap(), want);
+    assert_eq!(vfs.content(Path::new("/log/checkpoint.copy")), vfs.content(Path::new("/log/checkpoint")));
 }

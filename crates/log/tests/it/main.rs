@@ -17,5 +17,7 @@ mod flips;
 mod full_disk;
 mod fuzz_frames;
 mod power_loss;
+mod repairing;
 mod rig;
 mod sabotage;
+mod unreadable;

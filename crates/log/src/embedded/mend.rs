@@ -1,0 +1,152 @@
+//! Mending settled files: damaged blocks are taken out, and the runs of sound ones between them become files.
+//!
+//! 1. A copy of the damaged file goes to `damaged/`.
+//! 2. Each run but one at the file's beginning is written beside it, synced and named.
+//! 3. The caller replaces the checkpoint by one that speaks of the runs.
+//! 4. Only then the damaged file is cut behind the run at its beginning, or goes where there is none.
+//!
+//! So whenever this ends, the checkpoint on the disk finds all sound blocks where it says that they are. Files of 2 that no
+//! checkpoint came to speak of are removed by the next opening.
+
+use std::path::PathBuf;
+
+use millstream_event::{Name, Offset};
+
+use super::checkpoint::{Checkpoint, SettledMeta};
+use super::damaged::{copy, keep_copy, move_out};
+use super::inspect::{Lost, Report};
+use super::layout::Layout;
+use super::options::Options;
+use super::settled_file::{OpenFile, SettledFile};
+use super::state::TopicState;
+use super::walk::io_error;
+use crate::Error;
+use crate::vfs::OpenOptions;
+
+/// What is to become of a damaged file when the checkpoint no longer speaks of what is damaged.
+#[derive(Debug)]
+pub(super) struct Cut {
+    path: PathBuf,
+    /// How much of it stays.
+    keep: u64,
+}
+
+/// Takes damaged blocks out of what the checkpoint says, and with `confirm` writes the runs of sound ones that need files
+/// of their own. What is left to do is for [`cut_files`].
+pub(super) fn mend_files(
+    options: &Options,
+    layout: &Layout,
+    next: &mut Checkpoint,
+    confirm: bool,
+    report: &mut Report,
+) -> Result<Vec<Cut>, Error> {
+    let mut cuts = Vec::new();
+    for (id, partitions) in &mut next.files {
+        let Some(topic) = next.state.topics.get(id) else { continue };
+        let name = &topic.spec.name;
+        for (number, metas) in partitions {
+            let mut kept = Vec::new();
+            for meta in std::mem::take(metas) {
+                let path = layout.settled(name, *number, Offset(meta.base));
+                let file = SettledFile { path, meta };
+                let pieces = sound_pieces(options, &file, topic);
+                if pieces.len() == 1 && pieces.first().is_some_and(|(piece, _)| *piece == file.meta) {
+                    kept.push(file.meta);
+                    continue;
+                }
+                report.lost.extend(holes(&file, &pieces, name, *number));
+                if confirm {
+                    keep_copy(options, layout, &file.path, &mut report.notes)?;
+                    write_pieces(options, layout, &file, &pieces, name, *number)?;
+                }
+                let first = pieces.first().filter(|(_, from)| *from == 0);
+                cuts.push(Cut { keep: first.map_or(0, |(piece, _)| piece.len), path: file.path });
+                kept.extend(pieces.into_iter().map(|(piece, _)| piece));
+            }
+            *metas = kept;
+        }
+    }
+    Ok(cuts)
+}
+
+/// What is between the pieces and around them.
+fn holes(file: &SettledFile, pieces: &[(SettledMeta, u64)], topic: &Name, partition: u32) -> Vec<Lost> {
+    let begins = pieces.iter().map(|(piece, _)| piece.base).chain([file.meta.next]);
+    let ends = [file.meta.base].into_iter().chain(pieces.iter().map(|(piece, _)| piece.next));
+    let hole = |(from, to)| Lost { topic: topic.clone(), partition, from: Offset(from), to: Offset(to) };
+    ends.zip(begins).filter(|(from, to)| from < to).map(hole).collect()
+}
+
+/// The runs of blocks that read back: each as a file of its own, with where it stands in the old one.
+fn sound_pieces(options: &Options, file: &SettledFile, topic: &TopicState) -> Vec<(SettledMeta, u64)> {
+    let mut pieces: Vec<(SettledMeta, u64)> = Vec::new();
+    let blocks = OpenFile::salvage(options.vfs.as_ref(), file);
+    let Some(open) = blocks else { return pieces };
+    for at in open.blocks() {
+        let schema = (at.block.schema_version as usize).checked_sub(1).and_then(|i| topic.versions.get(i));
+        if schema.is_none_or(|schema| open.decode(at, schema.physical()).is_err()) {
+            continue;
+        }
+        let (begin, end, raw) = (at.header_at(), at.end(), at.block.raw_len());
+        match pieces.last_mut() {
+            Some((piece, from)) if *from + piece.len == begin => {
+                piece.len += end - begin;
+                piece.next = at.block.next();
+                piece.newest = at.block.newest;
+                piece.raw += raw;
+            }
+            _ => {
+                let (base, next, time) = (at.block.base, at.block.next(), at.block.newest);
+                let piece = SettledMeta { base, next, len: end - begin, oldest: time, newest: time, raw };
+                pieces.push((piece, begin));
+            }
+        }
+    }
+    if let [(piece, 0)] = pieces.as_mut_slice()
+        && (piece.len, piece.next) == (file.meta.len, file.meta.next)
+    {
+        // Nothing is missing: the times and sizes are as they were noted.
+        *piece = file.meta.clone();
+    }
+    pieces
+}
+
+/// Writes the pieces that do not begin where the file does.
+fn write_pieces(
+    options: &Options,
+    layout: &Layout,
+    file: &SettledFile,
+    pieces: &[(SettledMeta, u64)],
+    topic: &Name,
+    number: u32,
+) -> Result<(), Error> {
+    let vfs = options.vfs.as_ref();
+    for (piece, from) in pieces.iter().filter(|(_, from)| *from > 0) {
+        let old = vfs.open(&file.path, OpenOptions::READ).map_err(io_error("opening", &file.path))?;
+        let path = layout.settled(topic, number, Offset(piece.base));
+        let beside = path.with_extension("new");
+        let new = vfs.open(&beside, OpenOptions::TRUNCATE).map_err(io_error("making", &beside))?;
+        copy(old.as_ref(), new.as_ref(), *from, piece.len).map_err(io_error("copying", &path))?;
+        vfs.rename(&beside, &path).map_err(io_error("renaming", &beside))?;
+    }
+    let dir = layout.partition(topic, number);
+    match vfs.sync_dir(&dir) {
+        // The directory may be what is missing.
+        Err(e) if pieces.is_empty() && e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        done => done.map_err(io_error("syncing", &dir)),
+    }
+}
+
+/// Cuts off what the checkpoint no longer speaks of.
+pub(super) fn cut_files(options: &Options, layout: &Layout, cuts: &[Cut]) -> Result<(), Error> {
+    let vfs = options.vfs.as_ref();
+    for cut in cuts {
+        if cut.keep == 0 {
+            move_out(options, layout, &cut.path)?;
+            continue;
+        }
+        let file = vfs.open(&cut.path, OpenOptions::WRITE).map_err(io_error("opening", &cut.path))?;
+        file.set_len(cut.keep).and_then(|()| file.sync_data()).map_err(io_error("cutting", &cut.path))?;
+    }
+    Ok(())
+}
