@@ -12,7 +12,7 @@ use crate::api::{
 use crate::config::{Config, Loaded};
 use crate::diagnostic::names_known;
 use crate::plan::{Pipeline, plan as plan_pipeline};
-use crate::runtime::{build, diff, log_error, log_state, service_error, stored, wrong as change_wrong};
+use crate::runtime::{build, diff, log_error, log_state, service_error, stored, tell_unread, wrong as change_wrong};
 
 fn no_data(loaded: &Loaded) -> ApiError {
     let message = format!("there is no data in {} yet", loaded.config.log.embedded.dir.display());
@@ -145,7 +145,14 @@ pub async fn plan(loaded: &Loaded) -> Result<Plan, ApiError> {
         None => empty(loaded)?,
     };
     let planned = plan_pipeline(&before).map_err(change_wrong)?;
-    Ok(diff((&before, &planned), (loaded, &after)))
+    let mut plan = diff((&before, &planned), (loaded, &after));
+    // A log that cannot be opened is the business of the commands that need it.
+    if let Ok(log) = open(loaded).await {
+        let told = tell_unread(&log, &mut plan, &planned, &after).await;
+        log.close().await.map_err(log_error)?;
+        told?;
+    }
+    Ok(plan)
 }
 
 /// The pipeline that does nothing: what has run before the first run.

@@ -57,4 +57,10 @@ fn plan_on_a_stopped_pipeline_compares_with_what_ran_last() {
     assert!(dir.run(&["plan"]).exits(0).says("not running").stdout().contains("no changes"));
     dir.edit("amount > 0", "amount > 1");
     assert!(dir.run(&["plan"]).exits(0).stdout().contains("~ service check"));
+    dir.edit("  twice: {", "  double: {");
+    let plan = dir.run(&["plan"]).exits(0).stdout();
+    for line in ["reads `good` from its beginning (9 events)", "does what `twice` did", "has read all of `good`"] {
+        assert!(plan.contains(line), "no `{line}` in {plan}");
+    }
+    assert!(dir.run(&["plan", "--json"]).exits(0).stdout().contains("from its beginning (9 events)"));
 }

@@ -44,6 +44,35 @@ fn all_errors_come_in_one_pass_with_their_places() {
 }
 
 #[test]
+fn a_fault_of_the_file_hides_none_of_the_sql() {
+    let dir = Dir::new(0, false);
+    dir.edit("amount > 0", "amont > 0");
+    dir.edit("amount * 2", "amuont * 2");
+    dir.edit("listen: 127.0.0.1:0", "listen: 0.0.0.0:0");
+    dir.edit("sinks:", "snks:");
+    dir.edit("services:", "services:\n  a: {from: b_out, to: a_out}\n  b: {from: a_out, to: b_out}\n  c: {from: [events, b_out], to: c_out}\n  d: {from: c_out, sql: SELECT id frm c_out, to: d_out}");
+    let said = dir.run(&["validate"]).exits(78).stderr();
+    for code in ["unknown-key", "listen-open", "cycle", "no column `amont`", "no column `amuont`", "did you mean FROM?"]
+    {
+        assert!(said.contains(code), "no {code} in {said}");
+    }
+    assert!(said.contains("6 errors"), "{said}");
+}
+
+#[test]
+fn a_mark_of_the_byte_order_is_no_part_of_the_sql() {
+    let dir = Dir::new(0, false);
+    dir.edit("sql: \"SELECT id, k, amount * 2 AS twice FROM good\"", "sql_file: twice.sql");
+    dir.write("twice.sql", "\u{feff}SELECT id, k, amount * 2 AS twice FROM good");
+    dir.run(&["validate"]).exits(0);
+    dir.write("twice.sql", "\u{feff}SELECT id, k, amuont * 2 AS twice FROM good");
+    let said = dir.run(&["validate"]).exits(78).says("twice.sql:1:15").stderr();
+    let lines: Vec<&str> = said.lines().collect();
+    let caret = lines.iter().position(|l| l.contains('^')).unwrap();
+    assert_eq!(lines[caret - 1].find("amuont"), lines[caret].find('^'), "{said}");
+}
+
+#[test]
 fn a_mistyped_topic_and_column_are_both_found_with_a_suggestion() {
     let dir = Dir::new(0, false);
     dir.edit("from: good", "from: goood");

@@ -122,11 +122,30 @@ pub(crate) fn query(text: &Text) -> Vec<SqlError> {
         let from = tokens.iter().any(|t| is_keyword(Some(t), Keyword::FROM));
         if !from {
             let error = SqlError::new("sql-no-topic", "the SELECT reads no topic").at(text.whole());
-            errors.push(error.help("add FROM and the topic that the service reads"));
+            errors.push(match mistyped_from(tokens) {
+                Some(token) => error.at(span(token.span)).help("did you mean FROM?"),
+                None => error.help("add FROM and the topic that the service reads"),
+            });
         }
     }
     errors.sort_by_key(|e| e.span);
     errors
+}
+
+/// A word behind an expression that is one slip away from FROM.
+fn mistyped_from(tokens: &[TokenWithSpan]) -> Option<&TokenWithSpan> {
+    let pairs = tokens.iter().zip(tokens.iter().skip(1));
+    let behind = pairs.filter(|(before, _)| {
+        let first = is_keyword(Some(before), Keyword::SELECT) || is_keyword(Some(before), Keyword::AS);
+        !first && matches!(before.token, Token::Word(_) | Token::Number(..) | Token::RParen | Token::Mul)
+    });
+    let mut words = behind.map(|(_, word)| word);
+    words.find(|token| match &token.token {
+        Token::Word(word) => {
+            word.quote_style.is_none() && strsim::damerau_levenshtein(&word.value.to_lowercase(), "from") == 1
+        }
+        _ => false,
+    })
 }
 
 /// The second words of clauses with two.

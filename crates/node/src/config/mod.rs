@@ -92,7 +92,15 @@ impl Config {
                 sql_files,
                 secrets,
             }),
-            _ => Err(found.sorted()),
+            Some(config) => {
+                // What could be read is planned too, so that one pass finds what is wrong there.
+                let dir = files.resolve(Path::new(""));
+                let partly = Loaded { config, sources, path: path.to_owned(), dir, text, sql_files, secrets };
+                let mut found = found;
+                found.0.extend(crate::plan::plan_partly(&partly));
+                Err(found.sorted())
+            }
+            None => Err(found.sorted()),
         }
     }
 

@@ -34,7 +34,7 @@ const TOP_LATER: Later = &[
 /// Reads the whole file.
 pub(crate) fn read_config(decoder: &mut Decoder<'_>, root: &Node) -> Option<Config> {
     let f = decoder.fields(root, first_line(root.span), "the pipeline file", TOP, TOP_LATER)?;
-    let version = f.need(decoder, "version").and_then(|n| decoder.integer(n, "`version`", 1, 1));
+    let version = f.need(decoder, "version").and_then(|n| read_version(decoder, n));
     let pipeline = f.need(decoder, "pipeline").and_then(|n| decoder.name(n, "`pipeline`"));
     let config = Config {
         version: 1,
@@ -49,7 +49,13 @@ pub(crate) fn read_config(decoder: &mut Decoder<'_>, root: &Node) -> Option<Conf
         sinks: named(decoder, &f, "sinks", "sink", read_sink),
         tests: read_tests(decoder, &f),
     };
-    (version.is_some() && pipeline.is_some()).then_some(config)
+    // A file of another version may mean anything; all else that is missing has had its error.
+    version.map(|()| config)
+}
+
+fn read_version(decoder: &mut Decoder<'_>, node: &Node) -> Option<()> {
+    let one = |text: &str| if text == "1" { Ok(()) } else { Err("this build reads version 1".to_owned()) };
+    decoder.parsed(node, "`version`", "1", one)
 }
 
 /// A name for going on after a bad one was reported.

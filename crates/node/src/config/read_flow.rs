@@ -39,7 +39,11 @@ const SERVICE_LATER: Later = &[
     ("memory", "memory budgets come later"),
 ];
 
+/// Errors that leave open what a service does.
+const UNCLEAR: [&str; 4] = ["unknown-key", "not-yet", "duplicate-key", "sql-twice"];
+
 pub(crate) fn read_service(decoder: &mut Decoder<'_>, node: &Node, what: &str, head: Span) -> Option<ServiceSettings> {
+    let before = decoder.found.0.len();
     let f = decoder.fields(node, head, what, SERVICE, SERVICE_LATER)?;
     let from = f.need(decoder, "from").and_then(|n| decoder.names(n, "`from`"));
     if let Some(n) = f.get("on_dependency_failure") {
@@ -66,6 +70,12 @@ pub(crate) fn read_service(decoder: &mut Decoder<'_>, node: &Node, what: &str, h
         }
         _ => {}
     }
+    let instances = f.get("instances").and_then(|n| read_instances(decoder, n));
+    let batch_max = f.get("batch_max").and_then(|n| small(decoder, n, "`batch_max`", BATCH_MAX));
+    // A service of which a part was not understood may have other columns than what is left of it.
+    let unclear = decoder.found.0.iter().skip(before).any(|d| UNCLEAR.contains(&d.code.as_ref()));
+    let no_sql = sql.is_none() && (f.get("sql").is_some() || f.get("sql_file").is_some());
+    (!unclear && !no_sql).then_some(())?;
     Some(ServiceSettings {
         from: from?,
         check,
@@ -74,8 +84,8 @@ pub(crate) fn read_service(decoder: &mut Decoder<'_>, node: &Node, what: &str, h
         sql_file,
         route: route.flatten(),
         to: to.flatten(),
-        instances: f.get("instances").and_then(|n| read_instances(decoder, n)),
-        batch_max: f.get("batch_max").and_then(|n| small(decoder, n, "`batch_max`", BATCH_MAX)),
+        instances,
+        batch_max,
         span: head,
     })
 }
@@ -138,6 +148,8 @@ fn read_sql_of(decoder: &mut Decoder<'_>, f: &Fields<'_>) -> (Option<Sql>, Optio
     }
     match decoder.files.read(Path::new(&path.value)) {
         Ok(text) => {
+            // Some editors write a mark of the byte order, which nobody sees and no SQL has.
+            let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
             let file = decoder.sources.add(path.value.clone(), text.clone());
             decoder.sql_files.push((path.value.clone(), text.clone()));
             (Some(Sql::file(text, file)), Some(path))

@@ -206,11 +206,28 @@ impl Builder {
     }
 }
 
+/// The column of a tab in a line's indentation.
+fn indent_tab(line: &str) -> Option<u32> {
+    let at = line.chars().take_while(|c| c.is_whitespace()).position(|c| c == '\t')?;
+    u32::try_from(at + 1).ok()
+}
+
 fn scan_error(error: &ScanError, text: &str, file: u16) -> Problem {
     let start = Pos {
         line: u32::try_from(error.marker().line()).unwrap_or(u32::MAX),
         column: u32::try_from(error.marker().col() + 1).unwrap_or(u32::MAX),
     };
+    // The scanner stops before a line that is indented with a tab, and would blame the one above.
+    let behind = text.lines().enumerate().skip(error.marker().line().saturating_sub(1));
+    let tab = behind.filter(|(_, l)| !l.trim().is_empty()).take(2).find_map(|(i, l)| Some((i, indent_tab(l)?)));
+    if let Some((line, column)) = tab {
+        let start = Pos { line: u32::try_from(line + 1).unwrap_or(u32::MAX), column };
+        let diagnostic = Diagnostic::error("yaml-syntax", "this is not YAML: this line is indented with a tab");
+        return Box::new((
+            Span { file, start, end: start },
+            diagnostic.note("YAML is indented with spaces, never with tabs"),
+        ));
+    }
     let mut diagnostic = Diagnostic::error("yaml-syntax", format!("this is not YAML: {}", error.info()));
     let line = text.lines().nth(error.marker().line().saturating_sub(1)).unwrap_or_default();
     if line.contains("struct<") {
@@ -265,6 +282,14 @@ mod tests {
         ];
         let expect: Vec<_> = expect.iter().map(|(t, a, b)| ((*t).to_owned(), *a, *b)).collect();
         assert_eq!(found, expect);
+    }
+
+    #[test]
+    fn a_tab_is_blamed_where_it_stands() {
+        for (text, place) in [("topics:\n\tt: 1\n", (2, 1)), ("a:\n  b: 1\n  \tc: 2\n", (3, 3))] {
+            let (span, diagnostic) = *parse(text, 0).unwrap_err();
+            assert_eq!((span.start.line, span.start.column), place, "{text:?}: {diagnostic:?}");
+        }
     }
 
     #[test]

@@ -79,6 +79,21 @@ impl Planner<'_> {
         if !left.is_empty() {
             self.cycle(&needs, &left);
         }
+        // As far as columns are known by another way, what is on a circle and behind it is planned too: first whatever
+        // has an input from elsewhere.
+        while !left.is_empty() {
+            let known = |i: &usize| {
+                let from = config.services.get(*i).map(|(_, s)| s.from.as_slice()).unwrap_or_default();
+                from.iter().any(|topic| {
+                    let writers = self.writers.get(topic.value.as_str()).map(Vec::as_slice).unwrap_or_default();
+                    let places = writers.iter().filter_map(|(who, _)| place.get(who));
+                    !writers.is_empty() && places.into_iter().all(|p| order.contains(p))
+                })
+            };
+            let Some(next) = left.iter().copied().find(known).or(left.first().copied()) else { break };
+            left.remove(&next);
+            order.push(next);
+        }
         order
     }
 

@@ -46,6 +46,23 @@ pub fn plan(loaded: &Loaded) -> Result<Pipeline, Diagnostics> {
     planner.finish()
 }
 
+/// What is wrong with a pipeline that could be read in part only: everything but what may follow from what is missing.
+pub(crate) fn plan_partly(loaded: &Loaded) -> Vec<Diagnostic> {
+    let found = plan(loaded).err().unwrap_or_default();
+    found.0.into_iter().filter(|d| d.is_error() && !FOLLOWS.contains(&d.code.as_ref())).collect()
+}
+
+/// Errors that may be none once every line of the file can be read.
+const FOLLOWS: [&str; 7] = [
+    "topic-unknown",
+    "topic-columns",
+    "columns-differ",
+    "not-co-partitioned",
+    "from-differs",
+    "route-targets",
+    "sql-unknown-table",
+];
+
 /// What is known while planning.
 pub(crate) struct Planner<'a> {
     loaded: &'a Loaded,

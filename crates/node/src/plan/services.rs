@@ -24,6 +24,7 @@ impl Planner<'_> {
         let outputs = targets(settings);
         if self.plan_service(name, settings, &outputs).is_none() {
             self.unknown.extend(outputs.into_iter().map(|t| t.value));
+            self.unknown.extend(Name::new(format!("{}.dlq", name.value)).ok());
         }
     }
 
@@ -41,9 +42,11 @@ impl Planner<'_> {
             _ => input.schema.clone(),
         };
         let query = self.query(name, settings, &checked);
-        let (rules, query) = (rules?, query?);
+        // Rules and routes do not change columns: what is behind a wrong one is planned all the same, so that one pass
+        // finds all that is wrong. What was made up here goes nowhere, because a pipeline with an error is none.
+        let (rules, query) = (rules.flatten(), query?);
         let schema = query.as_ref().map_or(&checked, |q| q.schema()).clone();
-        let output = self.output(settings, &schema)?;
+        let output = self.output(settings, &schema).or_else(|| Some(Output::To(outputs.first()?.value.clone())))?;
         let pass = |column: &str| match &query {
             Some(query) => query.passes_through(column),
             None => Some(column.to_owned()),
@@ -125,7 +128,9 @@ impl Planner<'_> {
     fn input(&mut self, name: &Name, kind: &str, from: &[Spanned<Name>]) -> Option<TopicSpec> {
         let who = format!("{kind} `{name}`");
         let specs: Vec<Option<TopicSpec>> = from.iter().map(|f| self.input_topic(&who, f)).collect();
-        let specs: Vec<TopicSpec> = specs.into_iter().collect::<Option<_>>()?;
+        // All inputs have the same columns, so those that are known tell them; the others have had their error.
+        let (specs, from): (Vec<TopicSpec>, Vec<&Spanned<Name>>) =
+            specs.into_iter().zip(from).filter_map(|(spec, from)| Some((spec?, from))).unzip();
         let lead = specs.first()?.clone();
         for (spec, from) in specs.iter().zip(from).skip(1) {
             if spec.schema != lead.schema {

@@ -1,5 +1,6 @@
 //! The pipeline as written: as text, as a picture (Graphviz, Mermaid), as JSON.
 
+use millstream_service::Else;
 use millstream_service::event::Name;
 use serde_json::{Value, json};
 
@@ -153,31 +154,40 @@ impl Pipeline {
         out
     }
 
-    /// For Markdown.
+    /// For Markdown: every topic, and the dead letters of services that refuse on purpose.
     pub fn show_mermaid(&self) -> String {
         let mut out = String::from("flowchart LR\n");
         let id = |name: &Name| name.as_str().replace(['.', '-'], "_");
-        for part in self.parts() {
-            let (open, close) = match part.shape {
-                Shape::Source => ("([", "])"),
-                Shape::Service => ("[", "]"),
-                Shape::Sink => ("[(", ")]"),
-            };
-            say!(out, "  p_{}{open}{}{close}", id(part.name), part.name);
+        for source in &self.sources {
+            say!(out, "  p_{}([{}<br>{}])", id(&source.name), source.name, source.kind());
+        }
+        for service in &self.services {
+            say!(out, "  p_{}[{}]", id(&service.name), service.name);
+        }
+        for sink in &self.sinks {
+            say!(out, "  p_{}([{}<br>{}])", id(&sink.name), sink.name, sink.kind());
         }
         for lookup in &self.lookups {
-            say!(out, "  l_{}[({})]", id(&lookup.name), lookup.name);
+            say!(out, "  l_{}[/{}/]", id(&lookup.name), lookup.name);
         }
-        for (from, to, topic) in self.arrows() {
-            match to {
-                Some(to) => say!(out, "  p_{} -->|{topic}| p_{}", id(from), id(to)),
-                None => say!(out, "  p_{} --> t_{}>{topic}]", id(from), id(topic)),
-            };
+        for (topic, info) in &self.topics {
+            say!(out, "  t_{}[({topic})]", id(topic));
+            info.writers.iter().for_each(|writer| say!(out, "  p_{} --> t_{}", id(writer), id(topic)));
+            self.readers(topic).into_iter().for_each(|reader| say!(out, "  t_{} --> p_{}", id(topic), id(reader)));
         }
         for service in &self.services {
             for lookup in &service.lookups {
                 say!(out, "  l_{} -.-> p_{}", id(lookup), id(&service.name));
             }
+        }
+        let services = self.services.iter().map(|s| (&s.name, refuses(s)));
+        for (name, refuses) in services.chain(self.sources.iter().map(|s| (&s.name, false))) {
+            let Ok(letters) = Name::new(format!("{name}.dlq")) else { continue };
+            let readers = self.readers(&letters);
+            if refuses || !readers.is_empty() {
+                say!(out, "  p_{} -. refused .-> t_{}[({letters})]", id(name), id(&letters));
+            }
+            readers.into_iter().for_each(|reader| say!(out, "  t_{} --> p_{}", id(&letters), id(reader)));
         }
         out
     }
@@ -210,6 +220,12 @@ impl Pipeline {
             })).collect::<Vec<_>>(),
         })
     }
+}
+
+/// Whether a service makes dead letters on purpose: of events that break a rule or fit no case.
+fn refuses(service: &Service) -> bool {
+    let rules = service.check.as_ref().is_some_and(|(_, otherwise)| *otherwise == Else::DeadLetter);
+    rules || service.cases.last().is_some_and(|(when, to)| when == "otherwise" && to == "dead_letter")
 }
 
 fn show_service(out: &mut String, service: &Service) {

@@ -19,10 +19,10 @@ use millstream_service::event::Name;
 use millstream_service::log::Log;
 use millstream_service::{Handle, State};
 
-use super::change::{diff, only_instances, stops, wrong};
+use super::change::{diff, only_instances, refusals, stops, wrong};
 use super::parts::{Component, Lookups, READERS_FIRST, WRITERS_FIRST, components, handles};
 use super::stored::{self, Fresh};
-use super::{Node, Parts, build, service_error};
+use super::{Node, Parts, build, service_error, tell_unread};
 use crate::api::{ApiError, Applied, Change, ChangeKind, PartKind, PipelineText, Plan, codes};
 use crate::config::Loaded;
 use crate::plan::{Pipeline, plan};
@@ -64,7 +64,9 @@ impl Node {
     pub async fn plan(&self, text: PipelineText) -> Result<Plan, ApiError> {
         let (loaded, pipeline) = self.read(text)?;
         let view = self.inner.view();
-        Ok(diff((&view.loaded, &view.pipeline), (&loaded, &pipeline)))
+        let mut plan = diff((&view.loaded, &view.pipeline), (&loaded, &pipeline));
+        tell_unread(&*self.inner.log, &mut plan, &view.pipeline, &pipeline).await?;
+        Ok(plan)
     }
 
     /// Makes the running pipeline the one that was sent. Only what differs stops, at a commit boundary. When that cannot
@@ -74,7 +76,8 @@ impl Node {
         let mut parts = self.inner.parts.lock().await;
         self.goes_on()?;
         let (loaded, pipeline) = self.read(text)?;
-        let plan = diff((&parts.loaded, &parts.pipeline), (&loaded, &pipeline));
+        let mut plan = diff((&parts.loaded, &parts.pipeline), (&loaded, &pipeline));
+        tell_unread(&*self.inner.log, &mut plan, &parts.pipeline, &pipeline).await?;
         let next = self.prepare(&parts, &plan, loaded, pipeline).await.map_err(unchanged)?;
         if let Err(error) = Parts::topics(&next.pipeline, &*self.inner.log).await {
             self.restore_topics(&parts.pipeline, &next.pipeline).await;
@@ -107,10 +110,7 @@ impl Node {
     /// Whatever can fail without anything having been touched.
     async fn prepare(&self, parts: &Parts, plan: &Plan, loaded: Loaded, pipeline: Pipeline) -> Result<Next, ApiError> {
         if plan.refused() {
-            let refused = plan.changes.iter().filter(|c| c.change == ChangeKind::Refused);
-            let why: Vec<String> =
-                refused.map(|c| format!("topic `{}`: {}", c.name, c.reason.as_deref().unwrap_or_default())).collect();
-            return Err(ApiError::new(codes::CHANGE_REFUSED, why.join("; ")));
+            return Err(ApiError::new(codes::CHANGE_REFUSED, refusals(plan)));
         }
         let lookups = load_lookups(plan, &pipeline).await?;
         let lookups_gone: Vec<Name> = names(plan, |c| c.part == PartKind::Lookup && stops(c));

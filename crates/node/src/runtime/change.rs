@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_service::event::Name;
-use millstream_service::log::spec_change;
+use millstream_service::log::{self, spec_change};
 
 use crate::api::{ApiError, Change, ChangeKind, PartKind, Plan, codes};
 use crate::config::Loaded;
 use crate::diagnostic::Diagnostics;
 use crate::plan::{Definition, Pipeline};
+
+/// How many topics a refusal names for one reason.
+const REFUSED_SHOWN: usize = 3;
 
 /// What differs.
 pub(crate) fn diff(old: (&Loaded, &Pipeline), new: (&Loaded, &Pipeline)) -> Plan {
@@ -129,7 +132,10 @@ fn topics(before: &Pipeline, after: &Pipeline, out: &mut Plan) {
                 .collect();
                 let refused = spec_change(&old.spec, &new.spec).err();
                 let kind = if refused.is_some() { ChangeKind::Refused } else { ChangeKind::Changed };
-                let reason = refused.map(|why| why.to_string());
+                let reason = refused.map(|error| match error {
+                    log::Error::Incompatible { why, .. } => why,
+                    error => error.to_string(),
+                });
                 out.changes.push(Change { details, reason, ..change(PartKind::Topic, name, kind) });
             }
             (None, None) => {}
@@ -157,6 +163,22 @@ fn settings(old: (&Loaded, &Pipeline), new: (&Loaded, &Pipeline)) -> Vec<Change>
             reason: Some("takes effect when the node starts the next time".to_owned()),
         })
         .collect()
+}
+
+/// Why a plan cannot be applied: each reason once, with the topics that it holds for.
+pub(super) fn refusals(plan: &Plan) -> String {
+    let mut topics: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for change in plan.changes.iter().filter(|c| c.change == ChangeKind::Refused) {
+        topics.entry(change.reason.as_deref().unwrap_or_default()).or_default().push(&change.name);
+    }
+    let text = |(why, names): (&str, Vec<&str>)| {
+        let shown: Vec<String> = names.iter().take(REFUSED_SHOWN).map(|n| format!("`{n}`")).collect();
+        let more = names.len() - shown.len();
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let plural = if names.len() == 1 { "" } else { "s" };
+        format!("topic{plural} {}{more}: {why}", shown.join(", "))
+    };
+    topics.into_iter().map(text).collect::<Vec<_>>().join("; ")
 }
 
 /// A refusal that carries everything that is wrong with a pipeline.

@@ -17,6 +17,7 @@ mod paused;
 mod start;
 mod status;
 pub(crate) mod stored;
+mod unread;
 mod usage;
 mod view;
 
@@ -33,6 +34,7 @@ use crate::diagnostic::names_known;
 pub(crate) use change::{diff, wrong};
 pub(crate) use parts::Parts;
 pub(crate) use status::{api_time, disk_use, log_state};
+pub(crate) use unread::tell as tell_unread;
 pub(crate) use usage::usage;
 use view::View;
 

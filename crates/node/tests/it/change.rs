@@ -60,13 +60,20 @@ async fn services_and_sinks_come_and_go() {
         "sinks:\n",
         "  big: {from: enriched, sql: SELECT id FROM enriched WHERE twice > 1, to: bigger}\nsinks:\n  second: {from: bigger, file: {path: more}}\n",
     );
+    let details = |plan: &Plan, name: &str| plan.changes.iter().find(|c| c.name == name).unwrap().details.clone();
+    let found = plan(&node, &more).await;
+    assert_eq!(details(&found, "big"), ["reads `enriched` from its beginning (45 events)"]);
+    assert_eq!(details(&found, "second"), ["reads `bigger` from its beginning (0 events)"]);
     let (status, body) = http(&node, "POST", "/api/apply", &text(&more)).await;
     assert_eq!(status, 200, "{body}");
     until("the new sink", async || node.status().await.sinks.iter().any(|s| s.name == "second" && s.events == 45))
         .await;
+    assert_eq!(details(&plan(&node, PIPELINE).await, "big"), ["has read all of `enriched`"]);
     let (status, body) = http(&node, "POST", "/api/apply", &text(PIPELINE)).await;
     assert_eq!(status, 200, "{body}");
     assert_eq!(node.status().await.sinks.len(), 1);
+    let back = details(&plan(&node, &more).await, "big");
+    assert_eq!(back, ["goes on with `enriched` where a `big` before it stopped (0 events)"]);
     node.shutdown(Duration::from_secs(30)).await.unwrap();
 }
 
@@ -81,6 +88,7 @@ async fn what_cannot_be_applied_changes_nothing() {
     let refused = PIPELINE.replace("partitions: 2", "partitions: 3");
     let (status, body) = http(&node, "POST", "/api/apply", &text(&refused)).await;
     assert_eq!(status, 409, "{body}");
+    assert_eq!(body.matches("cannot be changed").count(), 1, "each reason once: {body}");
     assert!(plan(&node, &refused).await.refused());
     assert_eq!(changed(&plan(&node, PIPELINE).await), []);
     until("all orders", async || node.status().await.sinks[0].events == 45).await;

@@ -52,6 +52,14 @@ fn the_examples_are_valid() {
 }
 
 #[test]
+fn the_picture_in_the_readme_is_the_one_that_is_drawn() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let pipeline = Config::load(&root.join("examples/fraud")).and_then(|loaded| plan(&loaded)).unwrap();
+    let picture = pipeline.show_mermaid();
+    assert!(std::fs::read_to_string(root.join("README.md")).unwrap().contains(&picture), "{picture}");
+}
+
+#[test]
 fn the_schema_knows_the_words_of_the_language() {
     let schema = Config::json_schema().to_string();
     for word in ["pipeline", "max_out_of_orderness", "sql_file", "\"else\"", "\"match\"", "card_transactions"] {
