@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch, new_null_array};
-use millstream_event::Schema;
+use millstream_event::{Column, Schema};
 
 use crate::{Error, TopicSpec};
 
@@ -44,6 +44,24 @@ pub fn spec_change(old: &TopicSpec, new: &TopicSpec) -> Result<SpecChange, Error
         return Ok(SpecChange::Columns);
     }
     Ok(if old == new { SpecChange::None } else { SpecChange::Settings })
+}
+
+/// The definition to ask a log for whose topic stands as `old`: `new`, with the columns that `old` has besides. A change
+/// that was taken back, or did not come to its end, leaves such columns; who was planned without them does not see them.
+/// `new` as it is where `old` lacks nothing of it, or where they cannot be brought together: [`spec_change`] says why.
+pub fn keeping(old: &TopicSpec, mut new: TopicSpec) -> TopicSpec {
+    let (had, wanted) = (old.schema.columns(), new.schema.columns());
+    let missing = |c: &&Column| new.schema.column(&c.name).is_none();
+    let known = |c: &&Column| old.schema.column(&c.name).is_some();
+    let fit = had.iter().filter(|c| !missing(c)).eq(wanted.iter().filter(known));
+    if !fit || !had.iter().any(|c| missing(&c)) || had.iter().filter(missing).any(|c| !c.nullable) {
+        return new;
+    }
+    let all = had.iter().chain(wanted.iter().filter(|c| !known(c))).cloned().collect();
+    if let Ok(schema) = Schema::new(all) {
+        new.schema = schema;
+    }
+    new
 }
 
 fn extends(old: &Schema, new: &Schema) -> bool {
@@ -90,7 +108,7 @@ pub fn check_rows(rows: &RecordBatch, schema: &Schema) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use millstream_event::{Column, ColumnType, Name};
+    use millstream_event::{ColumnType, Name};
 
     use super::*;
     use crate::{Retention, TopicKind};
@@ -128,6 +146,28 @@ mod tests {
         }
         let other = TopicSpec { consumers: vec![Name::new("s").unwrap()], ..old.clone() };
         assert_eq!(spec_change(&old, &other).unwrap(), SpecChange::Settings);
+    }
+
+    #[test]
+    fn columns_that_a_topic_has_besides_are_kept() {
+        let planned = spec(&[("a", "int!"), ("b", "string")]);
+        let kept = |had: &[(&str, &str)], planned: &TopicSpec| keeping(&spec(had), planned.clone()).schema.to_string();
+        let wider = [("n", "string"), ("a", "int!"), ("b", "string")];
+        assert_eq!(kept(&wider, &planned), "n string, a int!, b string");
+        assert_eq!(spec_change(&spec(&wider), &keeping(&spec(&wider), planned.clone())).unwrap(), SpecChange::None);
+        // Beside a column of its own that is new.
+        let other = spec(&[("a", "int!"), ("o", "double"), ("b", "string")]);
+        assert_eq!(kept(&wider, &other), "n string, a int!, b string, o double");
+        // What is missing nothing, or does not fit, is asked for as it is.
+        for had in [
+            &[("a", "int!")] as &[_],
+            &[("a", "int!"), ("b", "string")],
+            &[("n", "string!"), ("a", "int!"), ("b", "string")],
+            &[("n", "string"), ("a", "bigint!"), ("b", "string")],
+            &[("n", "string"), ("b", "string"), ("a", "int!")],
+        ] {
+            assert_eq!(kept(had, &planned), planned.schema.to_string());
+        }
     }
 
     #[test]

@@ -29,6 +29,6 @@ pub use embedded::{
     stat, verify,
 };
 pub use error::Error;
-pub use evolution::{SpecChange, check_rows, spec_change, upgrade};
+pub use evolution::{SpecChange, check_rows, keeping, spec_change, upgrade};
 pub use group::Groups;
 pub use memory::MemoryLog;

@@ -71,7 +71,7 @@ async fn run_test(
     }
     let runner = Runner::new(Arc::clone(&log), Options::new(tokio::runtime::Handle::current()));
     for service in &pipeline.services {
-        runner.start_service(build::service(service, lookups)).await.map_err(|e| e.to_string())?;
+        runner.start_service(build::service(pipeline, service, lookups)).await.map_err(|e| e.to_string())?;
     }
     for given in &test.given {
         append(log.as_ref(), given).await?;

@@ -108,6 +108,7 @@ async fn run(log: Arc<dyn Log>, hops: usize) -> u64 {
             name: name(&format!("s{hop}")),
             version: "1".into(),
             inputs: vec![name(&format!("t{hop}"))],
+            columns: None,
             check: None,
             work: Work::None,
             output: Output::To(name(&format!("t{}", hop + 1))),
@@ -117,7 +118,13 @@ async fn run(log: Arc<dyn Log>, hops: usize) -> u64 {
         };
         runner.start_service(def).await.unwrap();
     }
-    let def = SourceDef { name: name("same"), version: "1".into(), source: Arc::new(Same(rows)), to: name("t0") };
+    let def = SourceDef {
+        name: name("same"),
+        version: "1".into(),
+        source: Arc::new(Same(rows)),
+        to: name("t0"),
+        columns: None,
+    };
     runner.start_source(def).await.unwrap();
     runner.drained().await;
     let used = cpu_ns() - begun;

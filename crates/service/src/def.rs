@@ -3,6 +3,7 @@
 //! Topics that a definition names must exist in the log before it is started; the topics of its own (dead letters and
 //! what belongs to them) are made by the runner.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
@@ -28,6 +29,9 @@ pub struct ServiceDef {
     /// The topics it reads. With a query: the query's one topic. Several inputs have the same number of partitions and
     /// the same columns.
     pub inputs: Vec<Name>,
+    /// The columns of the inputs that it was planned for: further ones, which a topic may have, it does not see.
+    /// `None`: those that the first input has when it is started.
+    pub columns: Option<Schema>,
     /// The rules that events must pass.
     pub check: Option<Check>,
     /// What is done with them.
@@ -105,6 +109,9 @@ pub struct SourceDef {
     pub source: Arc<dyn Source>,
     /// The topic.
     pub to: Name,
+    /// The columns of the topic that the source fills; further ones are null. `None`: those that the topic has when it
+    /// is started.
+    pub columns: Option<Schema>,
 }
 
 /// A sink and the topics it reads.
@@ -118,6 +125,8 @@ pub struct SinkDef {
     pub sink: Arc<dyn Sink>,
     /// The topics it reads; their partition counts may differ.
     pub inputs: Vec<Name>,
+    /// The columns that it writes, by topic. Of topics that are not among them it writes all that they have.
+    pub columns: BTreeMap<Name, Schema>,
     /// How many instances share its tasks, at least 1.
     pub instances: u32,
 }

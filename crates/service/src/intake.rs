@@ -35,7 +35,7 @@ pub(crate) fn job(def: SourceDef, to: &TopicInfo) -> Result<Arc<dyn Job>, Error>
 
 struct IntakeJob {
     def: SourceDef,
-    /// The topic as it was when the source was started: the columns that intakes have.
+    /// The topic with the columns that intakes have.
     planned: TopicInfo,
     topics: Topics,
     sender: Sender,

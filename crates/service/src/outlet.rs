@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use millstream_event::{Name, NameError};
+use millstream_event::{Batch, Name, NameError, Schema};
 use millstream_log::{Consumed, Outcome, Position, TopicInfo};
 
 use crate::control::Asked;
@@ -14,6 +14,7 @@ use crate::error::ConnectError;
 use crate::flight::{commit_of, judge};
 use crate::inputs::{Inputs, Run, extend};
 use crate::meters::{Tally, add, sub};
+use crate::placing::columns_of;
 use crate::sink::SinkTask;
 use crate::status::State;
 use crate::task::{Context, End, Fault, Job};
@@ -44,6 +45,8 @@ struct Running<'a> {
     state_input: &'a Name,
     context: Context,
     topics: Vec<Name>,
+    /// The columns that go out, by input; `None`: all.
+    planned: Vec<Option<Schema>>,
     inputs: Inputs,
     sink: Box<dyn SinkTask>,
     /// The state of the last commit.
@@ -65,12 +68,20 @@ pub(crate) fn trouble(error: &ConnectError) -> Fault {
     if error.retryable() { Fault::Wait(error.to_string()) } else { Fault::Failed(error.to_string()) }
 }
 
+/// A batch with the columns that the sink was planned for: what a topic has gained since does not go out.
+fn narrowed(batch: &Batch, columns: &Schema) -> Result<Batch, Fault> {
+    let rows = columns_of(&batch.rows, columns).map_err(|e| Fault::Failed(e.to_string()))?;
+    Ok(Batch { rows, ..batch.clone() })
+}
+
 impl<'a> Running<'a> {
     async fn open(outlet: &'a Outlet, context: Context) -> Result<Self, Fault> {
         let def = &outlet.def;
         let id = &context.task.id;
         let has = |info: &&TopicInfo| info.spec.partitions > id.partition.0;
-        let topics: Vec<Name> = outlet.inputs.iter().filter(has).map(|i| i.spec.name.clone()).collect();
+        let infos = || outlet.inputs.iter().filter(has);
+        let topics: Vec<Name> = infos().map(|i| i.spec.name.clone()).collect();
+        let planned = infos().map(|i| def.columns.contains_key(&i.spec.name).then(|| i.spec.schema.clone())).collect();
         let inputs = Inputs::open(context.log.as_ref(), id, &topics).await?;
         let state = context.log.position(id, &outlet.state_input).await.map_err(|e| Fault::log(&e))?;
         let bytes: Option<Bytes> = match &state {
@@ -83,6 +94,7 @@ impl<'a> Running<'a> {
             def,
             state_input: &outlet.state_input,
             topics,
+            planned,
             inputs,
             sink,
             state,
@@ -123,7 +135,10 @@ impl<'a> Running<'a> {
     async fn write(&mut self, run: Run) -> Result<(), Fault> {
         let Some(topic) = self.topics.get(run.input) else { return Ok(()) };
         let begun = Instant::now();
+        let planned = self.planned.get(run.input).and_then(Option::as_ref);
         for batch in &run.batches {
+            let narrowed = planned.map(|columns| narrowed(batch, columns)).transpose()?;
+            let batch = narrowed.as_ref().unwrap_or(batch);
             self.sink.write(topic, batch).await.map_err(|e| trouble(&e))?;
             self.unsaved.bytes += batch.rows.get_array_memory_size();
         }

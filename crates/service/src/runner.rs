@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream_event::Name;
+use millstream_event::{Name, Schema};
 use millstream_log::{Clock, Lead, Log, SystemClock, TopicInfo};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -86,7 +86,7 @@ impl Runner {
     pub async fn start_service(&self, def: ServiceDef) -> Result<Handle, Error> {
         let name = def.name.clone();
         self.vacant(&name)?;
-        let inputs = self.infos(&name, &def.inputs)?;
+        let inputs = self.infos(&name, &def.inputs, &|_| def.columns.as_ref())?;
         let lead = inputs.first().ok_or_else(|| wrong(&name, "it has no input"))?;
         let partitions = lead.spec.partitions;
         if let Some(other) = inputs.iter().find(|i| i.spec.partitions != partitions) {
@@ -121,7 +121,7 @@ impl Runner {
     pub async fn start_source(&self, def: SourceDef) -> Result<Handle, Error> {
         let name = def.name.clone();
         self.vacant(&name)?;
-        let to = self.infos(&name, std::slice::from_ref(&def.to))?;
+        let to = self.infos(&name, std::slice::from_ref(&def.to), &|_| def.columns.as_ref())?;
         let to_info = to.first().ok_or_else(|| wrong(&name, "it fills no topic"))?;
         let tasks = def.source.tasks().max(1);
         let own = dead_letter::source_topics(&name, tasks).map_err(|e| wrong(&name, &e.to_string()))?;
@@ -148,7 +148,7 @@ impl Runner {
     pub async fn start_sink(&self, def: SinkDef) -> Result<Handle, Error> {
         let name = def.name.clone();
         self.vacant(&name)?;
-        let inputs = self.infos(&name, &def.inputs)?;
+        let inputs = self.infos(&name, &def.inputs, &|topic| def.columns.get(topic))?;
         let lead = inputs.iter().max_by_key(|i| i.spec.partitions).ok_or_else(|| wrong(&name, "it has no input"))?;
         let parts = Parts {
             name: name.clone(),
@@ -195,9 +195,17 @@ impl Runner {
         }
     }
 
-    fn infos(&self, name: &Name, topics: &[Name]) -> Result<Vec<TopicInfo>, Error> {
+    /// The topics of the component `name`, with the columns that it was planned for.
+    fn infos<'a>(
+        &self,
+        name: &Name,
+        topics: &[Name],
+        planned: &dyn Fn(&Name) -> Option<&'a Schema>,
+    ) -> Result<Vec<TopicInfo>, Error> {
         let find = |topic: &Name| {
-            self.log.topic(topic).ok_or_else(|| wrong(name, &format!("there is no topic `{topic}` in the log")))
+            let info = self.log.topic(topic);
+            let info = info.ok_or_else(|| wrong(name, &format!("there is no topic `{topic}` in the log")))?;
+            as_planned(info, planned(topic)).map_err(|why| wrong(name, &why))
         };
         topics.iter().map(find).collect()
     }
@@ -281,6 +289,19 @@ fn owner_of(topics: &dead_letter::Topics, version: &str, job: Arc<dyn Job>) -> P
         job,
         instances: 1,
     }
+}
+
+/// A topic as a component sees that was planned for some of its columns.
+fn as_planned(mut info: TopicInfo, planned: Option<&Schema>) -> Result<TopicInfo, String> {
+    // The log's own are compared faster with what it hands out.
+    let Some(planned) = planned.filter(|planned| **planned != info.spec.schema) else { return Ok(info) };
+    let has = &info.spec.schema;
+    if let Some(column) = planned.columns().iter().find(|c| has.column(&c.name).is_none_or(|(_, had)| had != *c)) {
+        let topic = &info.spec.name;
+        return Err(format!("it was planned for `{column}` of topic `{topic}`, which has the columns ({has})"));
+    }
+    info.spec.schema = planned.clone();
+    Ok(info)
 }
 
 fn wrong(name: &Name, why: &str) -> Error {

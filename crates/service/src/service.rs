@@ -51,7 +51,7 @@ pub(crate) fn job(def: ServiceDef, inputs: Vec<TopicInfo>) -> Result<Arc<dyn Job
 
 struct Service {
     def: Arc<ServiceDef>,
-    /// The first input as it was when the service was started: what it is planned against.
+    /// The first input with the columns that the service is planned against.
     lead: TopicInfo,
     topics: Topics,
     sender: Sender,

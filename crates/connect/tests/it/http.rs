@@ -58,6 +58,7 @@ impl Bed {
             name: name("decide"),
             version: "1".to_owned(),
             inputs: vec![name("events")],
+            columns: None,
             check: Some(check),
             work: Work::None,
             output: Output::To(name("approved")),
@@ -72,6 +73,7 @@ impl Bed {
             version: "1".to_owned(),
             source: Arc::new(source.clone()),
             to: name("events"),
+            columns: None,
         };
         runner.start_source(def).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

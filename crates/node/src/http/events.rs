@@ -9,7 +9,7 @@ use futures::StreamExt;
 use millstream_service::event::json::{Decimals, Encoder};
 use millstream_service::event::{Batch, Name, Offset, Schema, TopicPartition};
 use millstream_service::flow::{Predicate, plan_predicate};
-use millstream_service::log::{Log, Read, Reader};
+use millstream_service::log::{Log, Read, Reader, upgrade};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
@@ -167,9 +167,11 @@ fn events_of(
 ) -> Result<Vec<EventLine>, ApiError> {
     use arrow_array::Array;
     let failed = |e: &dyn std::fmt::Display| ApiError::new("event-unreadable", e.to_string());
-    let mask = filter.map(|f| f.run(&batch.rows).0);
-    let times = Schema::ingested_at(&batch.rows);
-    let rows = schema.user_rows(&batch.rows).map_err(|e| failed(&e))?;
+    // A topic may gain columns while it is watched.
+    let physical = upgrade(&batch.rows, schema).map_err(|e| failed(&e))?;
+    let mask = filter.map(|f| f.run(&physical).0);
+    let times = Schema::ingested_at(&physical);
+    let rows = schema.user_rows(&physical).map_err(|e| failed(&e))?;
     let mut out = Vec::new();
     for row in 0..rows.num_rows() {
         if mask.as_ref().is_some_and(|m| !(m.is_valid(row) && m.value(row))) {

@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use millstream_service::event::Name;
-use millstream_service::log::Log;
+use millstream_service::log::{Log, spec_change};
 use millstream_service::{Handle, State};
 
 use super::change::{diff, only_instances, refusals, stops, wrong};
-use super::parts::{Component, Lookups, READERS_FIRST, WRITERS_FIRST, components, handles};
+use super::parts::{Component, Lookups, READERS_FIRST, WRITERS_FIRST, asked, components, handles};
 use super::stored::{self, Fresh};
 use super::{Node, Parts, build, service_error, tell_unread};
 use crate::api::{ApiError, Applied, Change, ChangeKind, PartKind, PipelineText, Plan, codes};
@@ -64,9 +64,24 @@ impl Node {
     pub async fn plan(&self, text: PipelineText) -> Result<Plan, ApiError> {
         let (loaded, pipeline) = self.read(text)?;
         let view = self.inner.view();
-        let mut plan = diff((&view.loaded, &view.pipeline), (&loaded, &pipeline));
+        let mut plan = self.compare((&view.loaded, &view.pipeline), (&loaded, &pipeline));
         tell_unread(&*self.inner.log, &mut plan, &view.pipeline, &pipeline).await?;
         Ok(plan)
+    }
+
+    /// What differs, and what of it the log refuses: it may have had more of a topic than the file that runs.
+    fn compare(&self, old: (&Loaded, &Pipeline), new: (&Loaded, &Pipeline)) -> Plan {
+        let mut plan = diff(old, new);
+        let log = &*self.inner.log;
+        for change in plan.changes.iter_mut().filter(|c| c.part == PartKind::Topic) {
+            let topic = Name::new(&change.name).ok().and_then(|name| new.1.topics.get(&name));
+            let Some(topic) = topic.filter(|_| change.change != ChangeKind::Refused) else { continue };
+            let refused = log.topic(&topic.spec.name).map(|now| spec_change(&now.spec, &asked(&topic.spec, log)));
+            if let Some(Err(why)) = refused {
+                (change.change, change.reason) = (ChangeKind::Refused, Some(why.to_string()));
+            }
+        }
+        plan
     }
 
     /// Makes the running pipeline the one that was sent. Only what differs stops, at a commit boundary. When that cannot
@@ -76,7 +91,7 @@ impl Node {
         let mut parts = self.inner.parts.lock().await;
         self.goes_on()?;
         let (loaded, pipeline) = self.read(text)?;
-        let mut plan = diff((&parts.loaded, &parts.pipeline), (&loaded, &pipeline));
+        let mut plan = self.compare((&parts.loaded, &parts.pipeline), (&loaded, &pipeline));
         tell_unread(&*self.inner.log, &mut plan, &parts.pipeline, &pipeline).await?;
         let next = self.prepare(&parts, &plan, loaded, pipeline).await.map_err(unchanged)?;
         if let Err(error) = Parts::topics(&next.pipeline, &*self.inner.log).await {
@@ -222,7 +237,8 @@ impl Node {
         }
     }
 
-    /// Gives topics the settings back that they had before a change. Columns that were added stay, and are null.
+    /// Gives topics the settings back that they had before a change. Columns that were added stay: who was planned without
+    /// them does not see them.
     async fn restore_topics(&self, before: &Pipeline, tried: &Pipeline) {
         self.release_topics(tried, before).await;
         for (name, topic) in &before.topics {

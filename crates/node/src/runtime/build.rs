@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_connect as connect;
-use millstream_service::event::{Name, Unknown};
+use millstream_service::event::{Name, Schema, Unknown};
 use millstream_service::log::{EmbeddedOptions, Log, SyncMode};
 use millstream_service::{
     BATCH_ROWS_DEFAULT, Check, LookupHandle, ServiceDef, SinkDef, Source as RunningSource, SourceDef, Work,
@@ -17,7 +17,7 @@ use crate::config::{
     Compression, EmbeddedSettings, FileSourceSettings, Format, GenerateSettings, HttpSourceSettings,
     LookupFileSettings, SinkSettings, Sync, UnknownFields, format_of,
 };
-use crate::plan::{Lookup, Service, Sink, Source};
+use crate::plan::{Lookup, Pipeline, Service, Sink, Source};
 
 /// How long a caller waits for a decision unless told otherwise.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -83,12 +83,18 @@ pub(crate) fn lookup(lookup: &Lookup) -> (connect::FileLookup, LookupHandle) {
     connect::FileLookup::start(lookup.name.clone(), settings, lookup.schema.clone())
 }
 
+/// The columns of a topic of the pipeline; of dead letters only the log knows them.
+fn columns(pipeline: &Pipeline, topic: &Name) -> Option<Schema> {
+    pipeline.topics.get(topic).map(|topic| topic.spec.schema.clone())
+}
+
 /// The definition of a service.
-pub(crate) fn service(service: &Service, lookups: &BTreeMap<Name, LookupHandle>) -> ServiceDef {
+pub(crate) fn service(pipeline: &Pipeline, service: &Service, lookups: &BTreeMap<Name, LookupHandle>) -> ServiceDef {
     ServiceDef {
         name: service.name.clone(),
         version: service.definition.version(),
         inputs: service.inputs.clone(),
+        columns: service.inputs.first().and_then(|input| columns(pipeline, input)),
         check: service
             .check
             .as_ref()
@@ -102,7 +108,7 @@ pub(crate) fn service(service: &Service, lookups: &BTreeMap<Name, LookupHandle>)
 }
 
 /// The definition of a sink.
-pub(crate) fn sink(sink: &Sink) -> SinkDef {
+pub(crate) fn sink(pipeline: &Pipeline, sink: &Sink) -> SinkDef {
     let SinkSettings { file, .. } = &sink.settings;
     let running: Arc<dyn millstream_service::Sink> = match file {
         Some(file) => {
@@ -121,6 +127,7 @@ pub(crate) fn sink(sink: &Sink) -> SinkDef {
         version: sink.definition.version(),
         sink: running,
         inputs: sink.inputs.clone(),
+        columns: sink.inputs.iter().filter_map(|n| Some((n.clone(), columns(pipeline, n)?))).collect(),
         instances: 1,
     }
 }
@@ -178,6 +185,7 @@ pub(crate) fn source_def(source: &Source, running: Arc<dyn RunningSource>) -> So
         version: source.definition.version(),
         source: running,
         to: source.settings.to.value.clone(),
+        columns: Some(source.schema.clone()),
     }
 }
 

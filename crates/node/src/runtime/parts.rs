@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use millstream_connect::{FileLookup, HttpSource};
 use millstream_service::event::Name;
-use millstream_service::log::{Log, TopicSpec};
+use millstream_service::log::{Log, TopicSpec, keeping};
 use millstream_service::{
     ConnectError, Handle, Kind, LookupHandle, Runner, ServiceDef, SinkDef, SourceDef, dead_letter,
 };
@@ -92,9 +92,10 @@ impl Parts {
     }
 
     /// Makes the topics of a pipeline, the dead letters of its components with them, or changes them where they may.
+    /// Columns that a topic has besides stay.
     pub(crate) async fn topics(pipeline: &Pipeline, log: &dyn Log) -> Result<(), ApiError> {
         for topic in pipeline.topics.values() {
-            log.create_topic(topic.spec.clone()).await.map_err(log_error)?;
+            log.create_topic(asked(&topic.spec, log)).await.map_err(log_error)?;
         }
         for spec in letters_read(pipeline) {
             log.create_topic(spec).await.map_err(log_error)?;
@@ -133,6 +134,14 @@ impl Parts {
     }
 }
 
+/// What a log is asked for to have a topic.
+pub(crate) fn asked(spec: &TopicSpec, log: &dyn Log) -> TopicSpec {
+    match log.topic(&spec.name) {
+        Some(now) => keeping(&now.spec, spec.clone()),
+        None => spec.clone(),
+    }
+}
+
 /// The dead letters that somebody reads: a reader may start before the component that writes them.
 fn letters_read(pipeline: &Pipeline) -> Vec<TopicSpec> {
     let mut letters: Vec<TopicSpec> = Vec::new();
@@ -166,10 +175,10 @@ pub(crate) fn components(
 ) -> Result<BTreeMap<Name, Component>, ApiError> {
     let mut built = BTreeMap::new();
     for service in pipeline.services.iter().filter(|s| wanted(&s.name)) {
-        built.insert(service.name.clone(), Component::Service(build::service(service, lookups)));
+        built.insert(service.name.clone(), Component::Service(build::service(pipeline, service, lookups)));
     }
     for sink in pipeline.sinks.iter().filter(|s| wanted(&s.name)) {
-        built.insert(sink.name.clone(), Component::Sink(build::sink(sink)));
+        built.insert(sink.name.clone(), Component::Sink(build::sink(pipeline, sink)));
     }
     for source in pipeline.sources.iter().filter(|s| wanted(&s.name)) {
         built.insert(source.name.clone(), source_component(pipeline, source, log)?);

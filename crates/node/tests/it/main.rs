@@ -5,6 +5,7 @@
 mod apply;
 mod bad_days;
 mod change;
+mod columns;
 mod full_disk;
 mod golden;
 mod run;

@@ -143,7 +143,7 @@ impl Numbers {
     }
 
     pub(crate) fn def(self, to: &str) -> SourceDef {
-        SourceDef { name: name("numbers"), version: "1".into(), source: Arc::new(self), to: name(to) }
+        SourceDef { name: name("numbers"), version: "1".into(), source: Arc::new(self), to: name(to), columns: None }
     }
 }
 
@@ -229,6 +229,7 @@ pub(crate) fn pass(service: &str, from: &str, to: &str) -> ServiceDef {
         name: name(service),
         version: "1".into(),
         inputs: vec![name(from)],
+        columns: None,
         check: None,
         work: Work::None,
         output: Output::To(name(to)),
@@ -272,6 +273,7 @@ impl Paper {
             version: "1".into(),
             sink: Arc::new(self.clone()),
             inputs: from.iter().map(|f| name(f)).collect(),
+            columns: Default::default(),
             instances: 1,
         }
     }
