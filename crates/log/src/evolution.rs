@@ -153,12 +153,12 @@ mod tests {
         let planned = spec(&[("a", "int!"), ("b", "string")]);
         let kept = |had: &[(&str, &str)], planned: &TopicSpec| keeping(&spec(had), planned.clone()).schema.to_string();
         let wider = [("n", "string"), ("a", "int!"), ("b", "string")];
-        assert_eq!(kept(&wider, &planned), "n string, a int!, b string");
+        assert_eq!(kept(&wider, &planned), "n: string, a: int!, b: string");
         assert_eq!(spec_change(&spec(&wider), &keeping(&spec(&wider), planned.clone())).unwrap(), SpecChange::None);
         // Beside a column of its own that is new.
         let other = spec(&[("a", "int!"), ("o", "double"), ("b", "string")]);
-        assert_eq!(kept(&wider, &other), "n string, a int!, b string, o double");
-        // What is missing nothing, or does not fit, is asked for as it is.
+        assert_eq!(kept(&wider, &other), "n: string, a: int!, b: string, o: double");
+        // Where nothing is missing, or it does not fit, it is asked for as it stands.
         for had in [
             &[("a", "int!")] as &[_],
             &[("a", "int!"), ("b", "string")],

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::answer::{Answer, Fate, Fault};
 use super::body::{self, busy};
@@ -115,13 +115,35 @@ pub(super) fn stopped() -> Fault {
 }
 
 /// Hands a request to the task, or says why not; nothing waits here.
-fn queue(shared: &Shared, request: Request) -> Result<(), Fault> {
+fn queue(shared: &Arc<Shared>, request: Request) -> Result<(), Fault> {
     match shared.queue.try_send(request) {
-        Ok(()) => Ok(()),
+        Ok(()) => {
+            if left(shared) {
+                // The task that emptied the queue as it went may have done so before this request was in it.
+                tokio::spawn(empty(Arc::clone(shared)));
+            }
+            Ok(())
+        }
         Err(mpsc::error::TrySendError::Full(request) | mpsc::error::TrySendError::Closed(request)) => {
             request.finish(Err(busy()));
             Err(busy())
         }
+    }
+}
+
+/// Whether no task is there, nor will follow. Reading by a write puts what was queued before it in sight of a task that
+/// counts itself out after it.
+fn left(shared: &Shared) -> bool {
+    shared.draining.load(Ordering::Acquire) && shared.open.fetch_add(0, Ordering::AcqRel) == 0
+}
+
+/// Answers what waits for a task that will not come. A task that does come first takes care of it.
+async fn empty(shared: Arc<Shared>) {
+    let Ok(mut waiting) = timeout(shared.settings.limits.commit_timeout, shared.waiting.lock()).await else { return };
+    while left(&shared)
+        && let Ok(request) = waiting.try_recv()
+    {
+        request.finish(Err(stopped()));
     }
 }
 

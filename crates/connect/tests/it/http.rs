@@ -354,6 +354,29 @@ async fn large_slow_and_wrong_requests_are_refused_and_the_others_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_post_that_is_read_while_its_source_stops_is_told_so_at_once() {
+    let bed = Bed::new(settings()).await;
+    let body = b"{\"n\":1,\"text\":\"a\"}";
+    let mut stream = TcpStream::connect(bed.address).await.unwrap();
+    let head = format!(
+        "POST /events HTTP/1.1\r\nhost: x\r\nconnection: close\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // Who is asked for the body is past the look at the door.
+    let mut go_on = [0; 25];
+    stream.read_exact(&mut go_on).await.unwrap();
+    assert!(go_on.starts_with(b"HTTP/1.1 100"), "{go_on:?}");
+    bed.source.drain();
+    bed.runner.handle(&name("api")).unwrap().stop().await;
+    let begun = Instant::now();
+    stream.write_all(body).await.unwrap();
+    let stopped = answer(stream).await;
+    assert_eq!((stopped.status, stopped.body["error"]["code"].as_str()), (503, Some("stopped")), "{}", stopped.body);
+    assert!(begun.elapsed() < Duration::from_secs(10), "it waited for the time limit of a commit");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_backlog_is_answered_with_429() {
     let bed = Bed::new(settings()).await;
     let mut spec = topic("events");

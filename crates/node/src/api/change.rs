@@ -44,7 +44,7 @@ pub enum ChangeKind {
     Removed,
     /// It is another one from now on: the part restarts at a commit boundary.
     Changed,
-    /// It cannot change so while its data stays; `reason` says why.
+    /// It cannot change so while its data stays, or while the node runs; `reason` says why.
     Refused,
     /// It takes effect when the node starts the next time.
     Restart,

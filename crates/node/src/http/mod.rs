@@ -7,10 +7,11 @@ mod handlers;
 mod metrics;
 mod origin;
 mod serve;
+mod slow;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -23,12 +24,9 @@ pub(crate) use events::read_events;
 pub(crate) use handlers::{letters, stat, stat_topics, topics};
 pub(crate) use serve::{HEAD_TIMEOUT, serve};
 
-/// The largest request of the API: a pipeline with its SQL files.
-const BODY_BYTES_MAX: usize = 16 << 20;
-
 /// All routes of a node.
 pub(crate) fn router(node: &Node) -> Router {
-    Router::new()
+    let routes = Router::new()
         .route(paths::HEALTHZ, get(|| async { "ok\n" }))
         .route(paths::READYZ, get(handlers::ready))
         .route(paths::METRICS, get(metrics::metrics))
@@ -44,8 +42,9 @@ pub(crate) fn router(node: &Node) -> Router {
         .route(paths::LETTERS, get(handlers::list_letters))
         .route(paths::REPLAY, post(handlers::replay))
         .route(paths::DISCARD, post(handlers::discard))
-        .route(paths::LOG_STAT, get(handlers::log_stat))
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .route(paths::LOG_STAT, get(handlers::log_stat));
+    // What stands behind it, the sources' routes, has limits of its own.
+    slow::bounded(routes, slow::BODY_TIMEOUT)
         .fallback(sources)
         .method_not_allowed_fallback(|| async {
             Refused(StatusCode::METHOD_NOT_ALLOWED, ApiError::new(codes::REQUEST_WRONG, "this path has another method"))

@@ -1,7 +1,8 @@
 //! Serving connections under limits: how many there are, and how long one may take to say what it wants.
 //!
 //! A client that sends its request's head byte by byte, or nothing at all, holds its connection for [`HEAD_TIMEOUT`] and
-//! no longer. What happens behind the head has limits of its own: HTTP sources bound the body's time and size.
+//! no longer. What happens behind the head has limits of its own: HTTP sources and the API (see `slow.rs`) bound the
+//! body's time and size, and an answer that nobody reads ends its connection.
 
 use std::io;
 use std::sync::Arc;
@@ -13,6 +14,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+
+use super::slow::{UNREAD_TIMEOUT, Unread};
 
 /// The most connections at a time; further ones wait to be accepted.
 const CONNECTIONS_MAX: usize = 4096;
@@ -32,7 +35,9 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, head_timeout: D
         tokio::spawn(async move {
             let mut builder = http1::Builder::new();
             builder.timer(TokioTimer::new()).header_read_timeout(head_timeout);
-            if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+            if let Err(error) =
+                builder.serve_connection(TokioIo::new(Unread::new(stream, UNREAD_TIMEOUT)), service).await
+            {
                 tracing::trace!(%error, "a connection ended early");
             }
             drop(place);

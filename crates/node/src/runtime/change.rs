@@ -39,6 +39,7 @@ pub(crate) fn diff(old: (&Loaded, &Pipeline), new: (&Loaded, &Pipeline)) -> Plan
         &none,
         &mut out,
     );
+    refuse_stdin(before, after, &mut out);
     let also = |name: &Name| {
         let mut lines = Vec::new();
         let find = |p: &Pipeline| p.services.iter().find(|s| s.name == *name).map(|s| (s.instances, s.lookups.clone()));
@@ -68,6 +69,21 @@ pub(crate) fn diff(old: (&Loaded, &Pipeline), new: (&Loaded, &Pipeline)) -> Plan
     // Lookups and topics that stay are of no interest.
     out.changes.retain(|c| c.change != ChangeKind::Changed || !c.details.is_empty());
     out
+}
+
+/// Standard input has one reader as long as the process lives: what it has read ahead cannot be handed to another.
+fn refuse_stdin(before: &Pipeline, after: &Pipeline, out: &mut Plan) {
+    let reads =
+        |p: &Pipeline, name: &str| p.sources.iter().any(|s| s.name.as_str() == name && s.settings.stdin.is_some());
+    for change in out.changes.iter_mut().filter(|c| c.part == PartKind::Source) {
+        let built = matches!(change.change, ChangeKind::Added | ChangeKind::Changed);
+        if built && (reads(before, &change.name) || reads(after, &change.name)) {
+            change.change = ChangeKind::Refused;
+            let why =
+                "standard input cannot be handed over to another source; end the node and start it with this file";
+            change.reason = Some(why.to_owned());
+        }
+    }
 }
 
 fn changed_lookups(before: &Pipeline, after: &Pipeline) -> BTreeSet<Name> {
@@ -167,18 +183,19 @@ fn settings(old: (&Loaded, &Pipeline), new: (&Loaded, &Pipeline)) -> Vec<Change>
 
 /// Why a plan cannot be applied: each reason once, with the topics that it holds for.
 pub(super) fn refusals(plan: &Plan) -> String {
-    let mut topics: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut parts: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
     for change in plan.changes.iter().filter(|c| c.change == ChangeKind::Refused) {
-        topics.entry(change.reason.as_deref().unwrap_or_default()).or_default().push(&change.name);
+        let part = if change.part == PartKind::Source { "source" } else { "topic" };
+        parts.entry((part, change.reason.as_deref().unwrap_or_default())).or_default().push(&change.name);
     }
-    let text = |(why, names): (&str, Vec<&str>)| {
+    let text = |((part, why), names): ((&str, &str), Vec<&str>)| {
         let shown: Vec<String> = names.iter().take(REFUSED_SHOWN).map(|n| format!("`{n}`")).collect();
         let more = names.len() - shown.len();
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         let plural = if names.len() == 1 { "" } else { "s" };
-        format!("topic{plural} {}{more}: {why}", shown.join(", "))
+        format!("{part}{plural} {}{more}: {why}", shown.join(", "))
     };
-    topics.into_iter().map(text).collect::<Vec<_>>().join("; ")
+    parts.into_iter().map(text).collect::<Vec<_>>().join("; ")
 }
 
 /// A refusal that carries everything that is wrong with a pipeline.

@@ -114,3 +114,30 @@ async fn services_are_paused_scaled_broken_and_letters_replayed() {
     assert!(status == 200 && body.contains("\"done\":5"), "{body}");
     node.shutdown(Duration::from_secs(30)).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn standard_input_is_not_handed_over_to_another_source() {
+    let world = World::new(0);
+    let stdin = PIPELINE.replace("file: {path: orders.ndjson}", "stdin: {format: ndjson}");
+    std::fs::write(world.dir.path().join("pipeline.yaml"), &stdin).unwrap();
+    let node = world.start(false).await;
+    for other in [
+        stdin.replace("amount: \"decimal", "note: string, amount: \"decimal"),
+        stdin.replace("format: ndjson", "format: csv"),
+        stdin.replace("to: orders}", "to: orders, unknown: reject}"),
+        PIPELINE.to_owned(),
+        stdin.replace("  in: ", "  second: {stdin: {format: ndjson}, to: orders}\n  off: "),
+    ] {
+        let found = plan(&node, &other).await;
+        let refused = |c: &&millstream_node::api::Change| c.change == ChangeKind::Refused;
+        let why = found.changes.iter().find(refused).unwrap_or_else(|| panic!("{other}\n{found:?}"));
+        assert_eq!(why.part, PartKind::Source);
+        assert!(why.reason.as_ref().unwrap().contains("standard input cannot be handed over"), "{why:?}");
+        let (status, body) = http(&node, "POST", "/api/apply", &text(&other)).await;
+        assert!(status == 409 && body.contains("end the node and start it"), "{status} {body}");
+    }
+    // Whatever leaves the source alone is applied.
+    let (status, body) = http(&node, "POST", "/api/apply", &text(&stdin.replace("amount > 0", "amount > 100"))).await;
+    assert_eq!(status, 200, "{body}");
+    node.shutdown(Duration::from_secs(30)).await.unwrap();
+}
