@@ -71,16 +71,12 @@ pub async fn letters(loaded: &Loaded, service: &str, asked: &LettersQuery) -> Re
 pub async fn log_stat(loaded: &Loaded) -> Result<LogStat, ApiError> {
     let settings = &loaded.config.log.embedded;
     with(loaded, async |log, _| {
-        let figures = figures(loaded).await?;
+        // Not from the files: the log that is open may be settling them.
+        let figures = log.stat();
         let topics = crate::http::stat_topics(log, &figures).await?;
         Ok(crate::http::stat(settings, log_state(settings, &figures, None, None), &figures, topics))
     })
     .await
-}
-
-/// What the log takes on the disk.
-async fn figures(loaded: &Loaded) -> Result<log::Stat, ApiError> {
-    examine(loaded, log::stat).await
 }
 
 /// Reads every byte of the log and says what does not read back. Changes nothing.
@@ -268,6 +264,6 @@ async fn stopped_status(log: &EmbeddedLog, loaded: &Loaded, pipeline: &Pipeline)
         services,
         sinks,
         lookups: Vec::new(),
-        log: log_state(settings, &figures(loaded).await?, None, None),
+        log: log_state(settings, &log.stat(), None, None),
     })
 }

@@ -185,6 +185,8 @@ impl Inner {
         while !of(true).iter().all(Handle::ended) {
             look.tick().await;
         }
+        // Whoever still posts is told at once.
+        self.view().drain();
         futures::future::join_all(of(false).iter().map(Handle::stop)).await;
         self.runner.drained().await;
     }
