@@ -25,6 +25,38 @@ pub struct Offset(pub u64);
 #[serde(transparent)]
 pub struct Watermark(pub i64);
 
+impl Watermark {
+    /// What a producer promises that has opened and knows no time yet: nothing.
+    pub const OPEN: Self = Self(i64::MIN);
+    /// What a producer says that has nothing for now: others do not wait for it until it promises a time again.
+    pub const IDLE: Self = Self(i64::MAX - 1);
+    /// What a producer promises that will never produce again.
+    pub const CLOSED: Self = Self(i64::MAX);
+
+    /// The time, where this is one.
+    pub fn time(self) -> Option<i64> {
+        (self != Self::OPEN && self < Self::IDLE).then_some(self.0)
+    }
+}
+
+/// Who appends to a topic: a source or service, and its own input partition; never an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct Producer {
+    /// The source or service.
+    pub name: Name,
+    /// The partition that its task reads.
+    pub partition: PartitionId,
+}
+
+/// What a producer promised with an append.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct Mark {
+    /// The producer.
+    pub producer: Producer,
+    /// Its promise for this partition, from behind these events on.
+    pub watermark: Watermark,
+}
+
 /// One partition of one topic.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct TopicPartition {

@@ -25,12 +25,14 @@ pub mod json;
 mod key;
 mod name;
 mod schema;
+mod stamp;
 mod value;
 
-pub use batch::{Batch, INGESTED_AT, Offset, PartitionId, TopicPartition, Watermark};
+pub use batch::{Batch, INGESTED_AT, Mark, Offset, PartitionId, Producer, TopicPartition, Watermark};
 pub use column_type::{ColumnType, ParseColumnTypeError};
 pub use conform::{ConformError, IncompatibleError};
 pub use decoded::{Code, Decoded, LINE_BYTES_MAX, REASON_BYTES_MAX, Refused, Unknown};
 pub use key::{KeyError, Part, Partitioner, Split, murmur2, partition_of};
 pub use name::{NAME_BYTES_MAX, Name, NameError};
 pub use schema::{Column, EXTRA, Schema, SchemaError};
+pub use stamp::Stamp;
