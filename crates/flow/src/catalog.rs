@@ -18,6 +18,8 @@ pub struct LookupSchema {
 pub struct Catalog {
     /// Topics by name.
     pub topics: BTreeMap<Name, Schema>,
+    /// The column with the event time, of topics that have one.
+    pub event_times: BTreeMap<Name, String>,
     /// Lookups by name.
     pub lookups: BTreeMap<Name, LookupSchema>,
 }

@@ -47,6 +47,7 @@ mod query;
 mod routes;
 mod rules;
 mod sql;
+mod stream;
 
 pub use catalog::{Catalog, LookupSchema};
 pub use error::{Span, SqlError};
@@ -56,3 +57,4 @@ pub use predicate::{Predicate, plan_predicate};
 pub use query::{Query, plan_query};
 pub use routes::{ROUTE_UNMATCHED, RouteCase, RouteMode, RouteOtherwise, RouteTarget, Routed, Routes, plan_routes};
 pub use rules::{RULES_MAX, Rules, Verdicts, plan_rules};
+pub use stream::{Broken, ChangeRows, Changes, Derived, Running, Step};

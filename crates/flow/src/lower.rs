@@ -1,11 +1,14 @@
 //! From an optimised logical plan to our operators.
 //!
-//! Rows flow from the one topic through a chain of operators; lookups hang at the side. Anything that would need state
-//! or a second flow of rows is refused here, if the tokens did not show it before.
+//! Rows flow from a topic through chains of row-wise operators and stages with state; lookups hang at the side. What
+//! cannot run over a stream is refused here, if the tokens did not show it before.
 
+mod aggregate;
 mod join;
 mod unnest;
+mod window;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion_common::{DFSchema, DFSchemaRef};
@@ -16,24 +19,47 @@ use millstream_event::Name;
 use crate::catalog::Catalog;
 use crate::error::SqlError;
 use crate::expr::{Compiled, batch_schema, text_of};
+use crate::lower::window::Open;
 use crate::ops::Op;
 use crate::ops::filter::Filter;
 use crate::ops::project::{Project, Select};
 use crate::sql::context::{Table, TableKind};
+use crate::stream::{Source, Stage};
 
 /// A plan's operators and where its columns come from.
 pub(crate) struct Lowered {
-    /// The topic, or the lookup of a join's side.
-    pub(crate) source: (TableKind, Name),
+    /// The topic or the stage, or the lookup of a join's side.
+    pub(crate) source: Source,
     pub(crate) ops: Vec<Op>,
     pub(crate) schema: DFSchemaRef,
-    /// For each output column the source's column that it is unchanged, if so.
-    pub(crate) lineage: Vec<Option<usize>>,
+    /// For each output column what it is, unchanged, if so.
+    pub(crate) lineage: Vec<Option<Trace>>,
+    /// The windows whose start and end its columns have, where nothing has used them yet.
+    pub(crate) windows: Option<Open>,
+    /// The numbers of the topics that its rows come from.
+    pub(crate) topics: Vec<usize>,
+}
+
+/// What a column is, unchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trace {
+    /// A column of a topic, by the topic's number in [`Lowering::topics`], or of a join's lookup.
+    Column { table: Option<usize>, place: usize },
+    /// The start of the event's window.
+    WindowStart,
+    /// The end of the event's window.
+    WindowEnd,
 }
 
 /// Collects what all operators of a query share.
 pub(crate) struct Lowering<'a> {
     pub(crate) catalog: &'a Catalog,
+    /// The topics that it reads, in the order of the text.
+    pub(crate) topics: Vec<Name>,
+    /// The columns of a topic by which its rows must come together, where they must.
+    pub(crate) keys: BTreeMap<Name, Vec<String>>,
+    /// The steps with state so far.
+    pub(crate) stages: Vec<Stage>,
     /// The lookups in use, in the order of their joins.
     pub(crate) lookups: Vec<Name>,
     /// The lookups of the inner joins.
@@ -65,7 +91,15 @@ const ROW_WISE: &str = "a query works row by row on one topic and its lookups";
 
 impl<'a> Lowering<'a> {
     pub(crate) fn new(catalog: &'a Catalog) -> Self {
-        Self { catalog, lookups: Vec::new(), inner: Vec::new(), common: Vec::new() }
+        Self {
+            catalog,
+            topics: Vec::new(),
+            keys: BTreeMap::new(),
+            stages: Vec::new(),
+            lookups: Vec::new(),
+            inner: Vec::new(),
+            common: Vec::new(),
+        }
     }
 
     pub(crate) fn lower(&mut self, plan: &LogicalPlan) -> Result<Lowered> {
@@ -89,9 +123,9 @@ impl<'a> Lowering<'a> {
                 let input = self.lower(&unnest.input)?;
                 unnest::unnest(input, unnest)
             }
-            LogicalPlan::Aggregate(_) | LogicalPlan::Window(_) => {
-                Err(refused("aggregates and windows are not supported yet", ROW_WISE))
-            }
+            LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
+            LogicalPlan::Extension(node) => self.window(node),
+            LogicalPlan::Window(_) => Err(refused("OVER is not supported yet", ROW_WISE)),
             LogicalPlan::Distinct(_) => Err(refused("DISTINCT is not supported yet", ROW_WISE)),
             LogicalPlan::Union(_) => {
                 Err(refused("UNION is not supported yet", "let two services write to the same topic"))
@@ -118,7 +152,20 @@ impl<'a> Lowering<'a> {
         if places.iter().copied().ne(0..width) {
             ops.push(Op::Select(Select { places: places.clone(), schema: batch_schema(&schema) }));
         }
-        let lowered = Lowered { source: (kind, name), ops, schema, lineage: places.into_iter().map(Some).collect() };
+        let (source, table) = match kind {
+            TableKind::Topic => {
+                let known = self.topics.iter().position(|topic| *topic == name);
+                let table = known.unwrap_or_else(|| {
+                    self.topics.push(name.clone());
+                    self.topics.len() - 1
+                });
+                (Source::Topic(name), Some(table))
+            }
+            TableKind::Lookup => (Source::Lookup(name), None),
+        };
+        let lineage = places.into_iter().map(|place| Some(Trace::Column { table, place })).collect();
+        let topics = table.into_iter().collect();
+        let lowered = Lowered { source, ops, schema, lineage, windows: None, topics };
         scan.filters.iter().try_fold(lowered, |input, filter| self.filtered(input, filter))
     }
 
@@ -155,13 +202,16 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    fn filtered(&self, mut input: Lowered, predicate: &Expr) -> Result<Lowered> {
+    fn filtered(&self, input: Lowered, predicate: &Expr) -> Result<Lowered> {
+        let mut input = window::used_by(input, std::slice::from_ref(predicate))?;
         let condition = self.compile(predicate, &input.schema)?;
         input.ops.push(Op::Filter(Filter { condition }));
         Ok(input)
     }
 
-    fn project(&mut self, mut input: Lowered, exprs: &[Expr], schema: &DFSchemaRef) -> Result<Lowered> {
+    fn project(&mut self, input: Lowered, exprs: &[Expr], schema: &DFSchemaRef) -> Result<Lowered> {
+        let computed: Vec<Expr> = exprs.iter().filter(|e| column_of(e, &input.schema).is_none()).cloned().collect();
+        let mut input = window::used_by(input, &computed)?;
         let places: Option<Vec<usize>> = exprs.iter().map(|e| column_of(e, &input.schema)).collect();
         let lineage = exprs.iter().map(|e| {
             let place = column_of(e, &input.schema)?;
@@ -185,6 +235,25 @@ impl<'a> Lowering<'a> {
     pub(crate) fn compile(&self, expr: &Expr, schema: &DFSchema) -> Result<Compiled> {
         let compiled = Compiled::new(expr, schema).map_err(|e| plan_error(&e))?;
         Ok(compiled.with_text(|text| self.readable(text)))
+    }
+
+    /// Rows of a topic with equal values in the columns among `traces` must come together; in all of them where several
+    /// steps ask.
+    pub(crate) fn require(&mut self, traces: &[Option<Trace>], topics: &[usize]) {
+        for table in topics {
+            let Some(name) = self.topics.get(*table) else { continue };
+            let columns = self.catalog.topics.get(name).map(|schema| schema.columns()).unwrap_or_default();
+            let own = traces.iter().filter_map(|trace| match trace {
+                Some(Trace::Column { table: Some(of), place }) if of == table => columns.get(*place),
+                _ => None,
+            });
+            let mut own: Vec<String> = own.map(|column| column.name.clone()).collect();
+            if let Some(before) = self.keys.get(name) {
+                own.retain(|column| before.contains(column));
+            }
+            own.dedup();
+            self.keys.insert(name.clone(), own);
+        }
     }
 
     /// Keeps what common subexpressions stand for.

@@ -1,5 +1,6 @@
 //! A query: planned once, run on every batch.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
@@ -11,14 +12,15 @@ use crate::error::SqlError;
 use crate::expr::EvalError;
 use crate::isolate::isolate;
 use crate::lookup::{LookupSet, LookupTable};
-use crate::lower::{Lowered, Lowering};
+use crate::lower::{Lowered, Lowering, Trace};
 use crate::ops::project::Output;
 use crate::ops::{Frame, Op};
 use crate::outcome::{Failed, Origin, Processed, concat_batches};
-use crate::sql::context::{Context, TableKind};
+use crate::sql::context::Context;
 use crate::sql::optimize::optimize;
 use crate::sql::text::Text;
 use crate::sql::translate::{duplicate, translate};
+use crate::stream::{Broken, Chain, Running, Source, Stage};
 
 /// Plans one SELECT over a topic and its lookups.
 pub fn plan_query(sql: &str, catalog: &Catalog) -> Result<Query, Vec<SqlError>> {
@@ -32,21 +34,23 @@ pub fn plan_query(sql: &str, catalog: &Catalog) -> Result<Query, Vec<SqlError>> 
         let place = text.find_fault(&e);
         vec![e.or_at(place.or_else(|| text.whole()))]
     })?;
-    let (TableKind::Topic, input) = lowered.source.clone() else {
-        let (_, name) = lowered.source;
+    if let Source::Lookup(name) = &lowered.source {
         let error = SqlError::new("sql-no-topic", format!("the query reads only the lookup `{name}`"));
         return Err(vec![error.at(text.whole()).help("a query reads a topic; join the lookup with it")]);
-    };
+    }
+    let lowered = lowering.settled(lowered).map_err(|e| vec![e.or_at(text.whole())])?;
     let schema = output_schema(&lowered, &text)?;
-    let input_schema = catalog.topics.get(&input).cloned();
-    let input_schema = input_schema.ok_or_else(|| vec![SqlError::new("sql-no-topic", "the topic is unknown")])?;
+    let lead = lowering.topics.first().and_then(|input| catalog.topics.get(input)).cloned();
+    let input_schema = lead.ok_or_else(|| vec![SqlError::new("sql-no-topic", "the topic is unknown")])?;
     let output = Output::new(&schema, &lowered.schema);
     Ok(Query {
-        inputs: vec![input],
+        inputs: lowering.topics,
+        keys: lowering.keys,
         input_schema,
         lookups: lowering.lookups,
         inner: lowering.inner,
-        ops: lowered.ops,
+        stages: lowering.stages,
+        last: Chain { source: lowered.source, ops: lowered.ops },
         lineage: lowered.lineage,
         output,
         schema,
@@ -85,11 +89,16 @@ fn output_schema(lowered: &Lowered, text: &Text) -> Result<Schema, Vec<SqlError>
 #[derive(Debug)]
 pub struct Query {
     inputs: Vec<Name>,
+    /// See [`Query::key`].
+    keys: BTreeMap<Name, Vec<String>>,
     input_schema: Schema,
     lookups: Vec<Name>,
     inner: Vec<Name>,
-    ops: Vec<Op>,
-    lineage: Vec<Option<usize>>,
+    /// The steps with state, each behind those that it reads.
+    stages: Vec<Stage>,
+    /// What leads to the output.
+    last: Chain,
+    lineage: Vec<Option<Trace>>,
     output: Output,
     schema: Schema,
 }
@@ -113,18 +122,94 @@ impl Query {
     /// The first output column that is the topic's column `input_column` unchanged, if there is one.
     pub fn passes_through(&self, input_column: &str) -> Option<String> {
         let (place, _) = self.input_schema.column(input_column)?;
-        let at = self.lineage.iter().position(|l| *l == Some(place))?;
+        self.traced(Trace::Column { table: Some(0), place })
+    }
+
+    fn traced(&self, trace: Trace) -> Option<String> {
+        let at = self.lineage.iter().position(|l| *l == Some(trace))?;
         self.schema.columns().get(at).map(|c| c.name.clone())
+    }
+
+    /// The event time of what comes out, given the column with the input's: a column, and how many microseconds are added
+    /// to it. Of a window's row it is the last microsecond of the window.
+    pub fn event_time(&self, input_column: &str) -> Option<(String, i64)> {
+        if let Some(end) = self.traced(Trace::WindowEnd) {
+            return Some((end, -1));
+        }
+        self.passes_through(input_column).map(|column| (column, 0))
+    }
+
+    /// The columns of an input by which it groups or joins: rows in which they are equal must meet in one task. So the
+    /// topic's key must be among them. `None`: it does not matter where rows are; empty: all rows must meet.
+    pub fn key(&self, input: &Name) -> Option<&[String]> {
+        self.keys.get(input).map(Vec::as_slice)
+    }
+
+    /// Whether it keeps state: then [`Query::open`] runs it, not [`Query::run`].
+    pub fn is_stateful(&self) -> bool {
+        !self.stages.is_empty()
+    }
+
+    /// Whether some step needs event time.
+    pub fn is_timed(&self) -> bool {
+        self.stages.iter().any(|stage| stage.operator.timed())
+    }
+
+    /// What decides the form of its state: stored state of another signature does not fit.
+    pub fn state_signature(&self) -> String {
+        self.stages.iter().map(|stage| stage.operator.signature()).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The query at work on one partition, without state.
+    pub fn open(self: &Arc<Self>) -> Result<Running, Broken> {
+        Running::new(Arc::clone(self))
+    }
+
+    pub(crate) fn stages(&self) -> &[Stage] {
+        &self.stages
+    }
+
+    pub(crate) fn last(&self) -> &Chain {
+        &self.last
+    }
+
+    pub(crate) fn source(&self) -> &Source {
+        &self.last.source
+    }
+
+    pub(crate) fn inner(&self) -> &[Name] {
+        &self.inner
+    }
+
+    /// All chains, with the stage that each leads to and its side there; the output counts as the stage behind the last.
+    pub(crate) fn chains(&self) -> impl Iterator<Item = (usize, usize, &Chain)> {
+        let sides = |(at, stage): (usize, &'_ Stage)| -> Vec<(usize, usize)> {
+            (0..stage.sides.len()).map(|side| (at, side)).collect()
+        };
+        let places: Vec<(usize, usize)> = self.stages.iter().enumerate().flat_map(sides).collect();
+        let chains =
+            places.into_iter().filter_map(|(at, side)| Some((at, side, self.stages.get(at)?.sides.get(side)?)));
+        chains.chain([(self.stages.len(), 0, &self.last)])
+    }
+
+    /// The tables of its lookups, in the order of their use.
+    pub(crate) fn tables(&self, lookups: &LookupSet) -> Result<Vec<Arc<LookupTable>>, EvalError> {
+        let found = self.lookups.iter().map(|name| lookups.get(name).cloned().ok_or(name));
+        found.collect::<Result<_, _>>().map_err(|missing: &Name| EvalError::missing(missing.as_str()))
+    }
+
+    /// Gives rows their final columns.
+    pub(crate) fn finish(&self, frame: Frame) -> Result<Frame, EvalError> {
+        self.output.apply(frame)
     }
 
     /// Runs the query on rows with the columns of [`Schema::physical`] of its topic.
     ///
     /// A lookup that `lookups` does not have fails every row with the code `lookup-missing`.
     pub fn run(&self, rows: &RecordBatch, lookups: &LookupSet) -> Processed {
-        let tables: Result<Vec<_>, _> = self.lookups.iter().map(|n| lookups.get(n).cloned().ok_or(n)).collect();
-        let tables = match tables {
+        let tables = match self.tables(lookups) {
             Ok(tables) => tables,
-            Err(missing) => return self.all_failed(rows.num_rows(), &EvalError::missing(missing.as_str())),
+            Err(missing) => return self.all_failed(rows.num_rows(), &missing),
         };
         let parts = isolate(rows.num_rows(), |first, count| self.run_part(rows, first, count, &tables));
         let mut dropped = vec![0; self.inner.len()];
@@ -155,7 +240,7 @@ impl Query {
         let batch = if count == rows.num_rows() { rows.clone() } else { rows.slice(first, count) };
         let frame = Frame { batch, origin: Origin::Identity(count), dropped: vec![0; self.inner.len()] };
         let mut frame = frame;
-        for op in &self.ops {
+        for op in &self.last.ops {
             frame = op.apply(frame, tables)?;
             // A batch that a filter or join emptied is done.
             if frame.batch.num_rows() == 0 {
@@ -178,7 +263,13 @@ impl Query {
     /// The steps, one per line, for a person to read.
     pub fn explain(&self) -> String {
         let inputs: Vec<&str> = self.inputs.iter().map(Name::as_str).collect();
-        let steps = self.ops.iter().map(Op::describe).chain(self.output.describe());
-        std::iter::once(format!("read {}", inputs.join(", "))).chain(steps).collect::<Vec<_>>().join("\n")
+        let mut lines = vec![format!("read {}", inputs.join(", "))];
+        for stage in &self.stages {
+            lines.extend(stage.sides.iter().flat_map(|chain| &chain.ops).map(Op::describe));
+            lines.push(stage.operator.describe());
+        }
+        lines.extend(self.last.ops.iter().map(Op::describe));
+        lines.extend(self.output.describe());
+        lines.join("\n")
     }
 }

@@ -106,6 +106,11 @@ pub(crate) struct Compiled {
 static PROPS: LazyLock<ExecutionProps> =
     LazyLock::new(|| ExecutionProps { config_options: Some(Arc::new(options())), ..ExecutionProps::new() });
 
+/// What expressions are compiled with.
+pub(crate) fn props() -> &'static ExecutionProps {
+    &PROPS
+}
+
 impl Compiled {
     /// Compiles `expr` for batches of `schema` and the system column behind.
     pub(crate) fn new(expr: &Expr, schema: &DFSchema) -> Result<Self> {

@@ -23,12 +23,20 @@ pub(crate) fn all() -> Vec<Arc<ScalarUDF>> {
 pub(crate) fn planners() -> Vec<Arc<dyn ExprPlanner>> {
     vec![
         Arc::new(json::Operators),
+        Arc::new(datafusion_functions_aggregate::planner::AggregateFunctionPlanner),
         Arc::new(datafusion_functions::core::planner::CoreFunctionPlanner::default()),
         Arc::new(datafusion_functions_nested::planner::NestedFunctionPlanner),
         Arc::new(datafusion_functions_nested::planner::FieldAccessPlanner),
         Arc::new(datafusion_functions::datetime::planner::DatetimeFunctionPlanner),
         Arc::new(datafusion_functions::unicode::planner::UnicodeFunctionPlanner),
     ]
+}
+
+/// All aggregate functions.
+pub(crate) fn aggregates() -> Vec<Arc<datafusion_expr::AggregateUDF>> {
+    // `grouping` belongs to GROUPING SETS.
+    let all = datafusion_functions_aggregate::all_default_aggregate_functions();
+    all.into_iter().filter(|function| function.name() != "grouping").collect()
 }
 
 #[cfg(test)]

@@ -9,10 +9,11 @@ use millstream_event::Name;
 
 use crate::error::SqlError;
 use crate::expr::batch_schema;
-use crate::lower::{Lowered, Lowering, Result, column_of, on};
+use crate::lower::{Lowered, Lowering, Result, Trace, column_of, on, window};
 use crate::ops::Op;
 use crate::ops::lookup_join::{Key, LookupJoin};
 use crate::sql::context::{Table, TableKind};
+use crate::stream::Source;
 
 /// The tables that a plan reads.
 fn tables(plan: &LogicalPlan, found: &mut Vec<(TableKind, String)>) {
@@ -61,9 +62,11 @@ impl Lowering<'_> {
         if join.null_equality != NullEquality::NullEqualsNothing {
             return Err(SqlError::new("sql-join-kind", "a lookup's key is never NULL; join with `=`"));
         }
-        let row = self.filter(early, row_plan)?;
+        let row = window::spread(self.filter(early, row_plan)?)?;
         let side = self.lower(side_plan)?;
-        let (_, name) = side.source.clone();
+        let Source::Lookup(name) = side.source.clone() else {
+            return Err(SqlError::new("sql-join-kind", "a lookup is joined as it is: filter it behind the join"));
+        };
         let lookup = self.lookup(&name);
         let (keys, rest) = self.keys(join, &row, &side, &name)?;
         let residual = rest.map(|r| self.compile(&r, &join.schema)).transpose()?;
@@ -95,7 +98,14 @@ impl Lowering<'_> {
         };
         let mut ops = row.ops;
         ops.push(Op::LookupJoin(op));
-        Ok(Lowered { source: row.source, ops, schema: Arc::clone(&join.schema), lineage })
+        Ok(Lowered {
+            source: row.source,
+            ops,
+            schema: Arc::clone(&join.schema),
+            lineage,
+            windows: None,
+            topics: row.topics,
+        })
     }
 
     fn lookup(&mut self, name: &Name) -> usize {
@@ -179,7 +189,7 @@ fn key_side(condition: &Expr, place: usize, row: &Lowered, side: &Lowered) -> Op
     let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = condition else { return None };
     let is_key = |expr: &Expr| {
         let at = column_of(uncast(expr), &side.schema)?;
-        (side.lineage.get(at).copied().flatten() == Some(place)).then_some(())
+        (side.lineage.get(at).copied().flatten() == Some(Trace::Column { table: None, place })).then_some(())
     };
     if is_key(left).is_some() && on(right, &row.schema) {
         return Some(right.as_ref().clone());
@@ -198,7 +208,11 @@ fn uncast(expr: &Expr) -> &Expr {
 /// The lookup's columns to gather, and what is left to do on them.
 fn gathered(side: Lowered, width: usize) -> (Vec<usize>, Vec<Op>) {
     let simple = side.ops.iter().all(|op| matches!(op, Op::Select(_)));
-    let places: Option<Vec<usize>> = side.lineage.iter().copied().collect();
+    let place = |trace: &Option<Trace>| match trace {
+        Some(Trace::Column { place, .. }) => Some(*place),
+        _ => None,
+    };
+    let places: Option<Vec<usize>> = side.lineage.iter().map(place).collect();
     match places {
         Some(places) if simple => (places, Vec::new()),
         _ => ((0..width).collect(), side.ops),

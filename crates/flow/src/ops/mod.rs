@@ -7,6 +7,7 @@ pub(crate) mod filter;
 pub(crate) mod lookup_join;
 pub(crate) mod project;
 pub(crate) mod unnest;
+pub(crate) mod windows;
 
 use std::sync::Arc;
 
@@ -40,6 +41,10 @@ pub(crate) enum Op {
     LookupJoin(lookup_join::LookupJoin),
     /// One row per element of a list.
     Unnest(unnest::Unnest),
+    /// Adds the pane of each row.
+    Panes(windows::Panes),
+    /// One row per window of its pane.
+    Spread(windows::Spread),
 }
 
 impl Op {
@@ -50,6 +55,8 @@ impl Op {
             Self::Project(op) => op.apply(frame),
             Self::LookupJoin(op) => op.apply(frame, lookups),
             Self::Unnest(op) => op.apply(frame),
+            Self::Panes(op) => op.apply(frame),
+            Self::Spread(op) => op.apply(frame),
         }
     }
 
@@ -61,13 +68,23 @@ impl Op {
             Self::Project(op) => op.describe(),
             Self::LookupJoin(op) => op.describe(),
             Self::Unnest(op) => op.describe(),
+            Self::Panes(op) => op.describe(),
+            Self::Spread(op) => op.describe(),
         }
     }
 }
 
 /// Runs all steps.
 pub(crate) fn run(ops: &[Op], frame: Frame, lookups: &[Arc<LookupTable>]) -> Result<Frame, EvalError> {
-    ops.iter().try_fold(frame, |frame, op| op.apply(frame, lookups))
+    let mut frame = frame;
+    for op in ops {
+        // A batch that a filter or join emptied is done.
+        if frame.batch.num_rows() == 0 {
+            break;
+        }
+        frame = op.apply(frame, lookups)?;
+    }
+    Ok(frame)
 }
 
 /// A batch of columns that may be none.

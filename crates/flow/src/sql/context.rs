@@ -6,13 +6,14 @@ use std::sync::{Arc, LazyLock};
 use arrow_schema::{DataType, Field, FieldRef, SchemaRef, TimeUnit};
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::{DataFusionError, Result, TableReference};
-use datafusion_expr::planner::{ContextProvider, ExprPlanner, TypePlanner};
+use datafusion_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner};
 use datafusion_expr::{AggregateUDF, HigherOrderUDF, ScalarUDF, TableSource, WindowUDF};
 use datafusion_sql::sqlparser::ast;
 use millstream_event::ColumnType;
 
 use crate::catalog::Catalog;
 use crate::functions;
+use crate::sql::time_windows::TimeWindows;
 
 /// What a table of a plan is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +40,9 @@ impl TableSource for Table {
 /// Scalar functions by name and alias; built once.
 struct Functions {
     scalar: HashMap<String, Arc<ScalarUDF>>,
+    aggregates: HashMap<String, Arc<AggregateUDF>>,
     planners: Vec<Arc<dyn ExprPlanner>>,
+    relations: Vec<Arc<dyn RelationPlanner>>,
 }
 
 static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
@@ -50,12 +53,20 @@ static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
         }
         scalar.insert(function.name().to_owned(), function);
     }
-    Functions { scalar, planners: functions::planners() }
+    let mut aggregates = HashMap::new();
+    for function in functions::aggregates() {
+        for alias in function.aliases() {
+            aggregates.insert(alias.clone(), Arc::clone(&function));
+        }
+        aggregates.insert(function.name().to_owned(), function);
+    }
+    let relations: Vec<Arc<dyn RelationPlanner>> = vec![Arc::new(TimeWindows)];
+    Functions { scalar, aggregates, planners: functions::planners(), relations }
 });
 
 /// The names of all scalar functions, for suggestions.
 pub(crate) fn function_names() -> impl Iterator<Item = &'static str> {
-    FUNCTIONS.scalar.keys().map(String::as_str)
+    FUNCTIONS.scalar.keys().chain(FUNCTIONS.aggregates.keys()).map(String::as_str)
 }
 
 /// Answers the planner's questions from a catalog.
@@ -113,8 +124,12 @@ impl ContextProvider for Context<'_> {
         None
     }
 
-    fn get_aggregate_meta(&self, _name: &str) -> Option<Arc<AggregateUDF>> {
-        None
+    fn get_relation_planners(&self) -> &[Arc<dyn RelationPlanner>] {
+        &FUNCTIONS.relations
+    }
+
+    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        FUNCTIONS.aggregates.get(name).cloned()
     }
 
     fn get_window_meta(&self, _name: &str) -> Option<Arc<WindowUDF>> {
@@ -138,7 +153,7 @@ impl ContextProvider for Context<'_> {
     }
 
     fn udaf_names(&self) -> Vec<String> {
-        Vec::new()
+        FUNCTIONS.aggregates.keys().cloned().collect()
     }
 
     fn udwf_names(&self) -> Vec<String> {

@@ -7,4 +7,5 @@ pub(crate) mod numbers;
 pub(crate) mod optimize;
 pub(crate) mod refuse;
 pub(crate) mod text;
+pub(crate) mod time_windows;
 pub(crate) mod translate;

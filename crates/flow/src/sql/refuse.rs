@@ -100,12 +100,17 @@ const NOT_OFFERED: &[(&str, &str)] = &[
 
 /// Everything that a query is refused for at sight.
 pub(crate) fn query(text: &Text) -> Vec<SqlError> {
-    let mut errors = expression(text);
+    let mut errors = words(text, true);
     let tokens = &text.tokens;
     for (i, token) in tokens.iter().enumerate() {
         let (before, after) = (i.checked_sub(1).and_then(|b| tokens.get(b)), tokens.get(i + 1));
         // `AS limit` and `t.limit` are names.
         if is_keyword(before, Keyword::AS) || before.is_some_and(|t| t.token == Token::Period) {
+            continue;
+        }
+        // `count(DISTINCT x)`, `array_agg(x ORDER BY y)`, `OVER (… ORDER BY y)`.
+        let inside = is_keyword(Some(token), Keyword::DISTINCT) || is_keyword(Some(token), Keyword::ORDER);
+        if inside && in_call(tokens, i) {
             continue;
         }
         if let Some((what, help)) = clause(token, before, after) {
@@ -130,6 +135,23 @@ pub(crate) fn query(text: &Text) -> Vec<SqlError> {
     }
     errors.sort_by_key(|e| e.span);
     errors
+}
+
+/// Whether the token at `at` stands in the parentheses of a call, not of a subquery.
+fn in_call(tokens: &[TokenWithSpan], at: usize) -> bool {
+    let mut depth = 0_usize;
+    for i in (0..at).rev() {
+        match tokens.get(i).map(|t| &t.token) {
+            Some(Token::RParen) => depth += 1,
+            Some(Token::LParen) if depth == 0 => {
+                let next = tokens.get(i + 1);
+                return !is_keyword(next, Keyword::SELECT) && !is_keyword(next, Keyword::WITH);
+            }
+            Some(Token::LParen) => depth -= 1,
+            _ => {}
+        }
+    }
+    false
 }
 
 /// A word behind an expression that is one slip away from FROM.
@@ -191,26 +213,14 @@ fn clause(
             ("INTO is not supported", "the service's `to` says where the rows go")
         }
         Keyword::MATCH_RECOGNIZE if paren => ("MATCH_RECOGNIZE is not supported", "patterns over events need state"),
-        Keyword::PIVOT if paren => ("PIVOT is not supported yet", "windows and aggregates come later"),
+        Keyword::PIVOT if paren => {
+            ("PIVOT is not supported", "write one aggregate with FILTER (WHERE …) for each column")
+        }
         Keyword::UNPIVOT if paren => ("UNPIVOT is not supported", "UNNEST a list of the columns instead"),
         Keyword::ORDER if by => ("ORDER BY is not supported", "a stream has no end to sort; leave it out"),
-        Keyword::GROUP if by => {
-            ("GROUP BY is not supported yet", "this query works row by row; windows and aggregates come later")
-        }
-        Keyword::HAVING => ("HAVING is not supported yet", "windows and aggregates come later"),
-        Keyword::QUALIFY => ("QUALIFY is not supported yet", "ranking comes later"),
-        Keyword::OVER if before.is_some_and(|t| t.token == Token::RParen) => {
-            ("OVER is not supported yet", "this query works row by row; windows come later")
-        }
         Keyword::LIMIT => ("LIMIT is not supported", "a stream has no end; leave it out"),
         Keyword::OFFSET => ("OFFSET is not supported", "a stream has no end; leave it out"),
         Keyword::FETCH => ("FETCH is not supported", "a stream has no end; leave it out"),
-        Keyword::DISTINCT if !is_keyword(before, Keyword::IS) && !is_keyword(before, Keyword::NOT) => {
-            ("DISTINCT is not supported yet", "removing repeated rows needs state, which comes later")
-        }
-        Keyword::UNION => {
-            ("UNION is not supported yet", "let two services with one query each write to the same topic")
-        }
         Keyword::INTERSECT => ("INTERSECT is not supported", "join with a lookup instead"),
         Keyword::EXCEPT if !(star && paren) => ("EXCEPT is not supported", "join with a lookup instead"),
         Keyword::MINUS if !paren => ("MINUS is not supported", "join with a lookup instead"),
@@ -221,6 +231,10 @@ fn clause(
 
 /// Everything that an expression is refused for at sight.
 pub(crate) fn expression(text: &Text) -> Vec<SqlError> {
+    words(text, false)
+}
+
+fn words(text: &Text, query: bool) -> Vec<SqlError> {
     let mut errors = Vec::new();
     for (i, token) in text.tokens.iter().enumerate() {
         let mark = match &token.token {
@@ -238,15 +252,18 @@ pub(crate) fn expression(text: &Text) -> Vec<SqlError> {
         }
         let name = word.value.to_lowercase();
         let is = |list: &[&str]| list.contains(&name.as_str());
-        let error = if is(AGGREGATES) {
-            SqlError::new("sql-not-yet", format!("the aggregate {name}() is not supported yet"))
-                .help("this query works row by row; windows and aggregates come later")
-        } else if is(WINDOWS) {
-            SqlError::new("sql-not-yet", format!("the window function {name}() is not supported yet"))
-                .help("this query works row by row; windows come later")
-        } else if is(TIME_WINDOWS) {
-            SqlError::new("sql-not-yet", format!("the window {name}() is not supported yet"))
-                .help("this query works row by row; windows over time come later")
+        let error = if is(AGGREGATES) && !query {
+            SqlError::new("sql-aggregate", format!("the aggregate {name}() needs many events, a condition has one"))
+                .help("aggregate in the `sql` of a service before")
+        } else if is(WINDOWS) && !query {
+            SqlError::new(
+                "sql-aggregate",
+                format!("the window function {name}() needs many events, a condition has one"),
+            )
+            .help("write it into the `sql` of a service before")
+        } else if is(TIME_WINDOWS) && !query {
+            SqlError::new("sql-aggregate", format!("{name}() puts many events into a window, a condition has one"))
+                .help("write it into FROM in the `sql` of a service")
         } else if is(VOLATILE) {
             SqlError::new("sql-volatile", format!("{name}() gives another answer each time")).help(
                 "a replayed event must compute what it computed before: derive the value from the event's columns",

@@ -84,13 +84,13 @@ fn rerun(text: &str, cases: &mut usize) -> String {
 }
 
 /// Splits at lines that start with `@`, keeping them.
-fn blocks(text: &str) -> Vec<&str> {
+pub(crate) fn blocks(text: &str) -> Vec<&str> {
     let mut starts: Vec<usize> = std::iter::once(0).chain(text.match_indices("\n@").map(|(i, _)| i + 1)).collect();
     starts.push(text.len());
     starts.windows(2).map(|w| &text[w[0]..w[1]]).collect()
 }
 
-fn columns(body: &str) -> Vec<String> {
+pub(crate) fn columns(body: &str) -> Vec<String> {
     body.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned).collect()
 }
 
@@ -139,7 +139,7 @@ impl World {
     }
 }
 
-fn show(error: &SqlError) -> String {
+pub(crate) fn show(error: &SqlError) -> String {
     let place = error
         .span
         .map_or_else(|| "nowhere".to_owned(), |s| format!("{}:{}-{}:{}", s.start.0, s.start.1, s.end.0, s.end.1));
@@ -147,7 +147,7 @@ fn show(error: &SqlError) -> String {
     format!("error[{}] {place}: {}\n{help}", error.code, error.message)
 }
 
-fn difference(expected: &str, actual: &str) -> String {
+pub(crate) fn difference(expected: &str, actual: &str) -> String {
     let lines = expected.lines().zip(actual.lines()).enumerate();
     let first = lines.clone().find(|(_, (e, a))| e != a);
     match first {

@@ -4,6 +4,7 @@
 
 mod functions;
 mod golden;
+mod golden_state;
 mod lookups;
 mod one_by_one;
 mod properties;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use millstream_service::event::{Name, Schema};
 use millstream_service::flow::{
-    Catalog, Query, RouteCase, RouteMode, RouteOtherwise, RouteTarget, Routes, Rules, SqlError, plan_query,
-    plan_routes, plan_rules,
+    Query, RouteCase, RouteMode, RouteOtherwise, RouteTarget, Routes, Rules, SqlError, plan_query, plan_routes,
+    plan_rules,
 };
 use millstream_service::log::TopicSpec;
 use millstream_service::{Else, Output, dead_letter, tagged};
@@ -182,7 +182,7 @@ impl Planner<'_> {
             self.report(second.span, Diagnostic::error("not-yet", message).label(label));
             return None;
         }
-        let mut catalog = Catalog { topics: self.catalog.topics.clone(), lookups: self.catalog.lookups.clone() };
+        let mut catalog = self.catalog.clone();
         catalog.topics.insert(from.value.clone(), schema.clone());
         match plan_query(&sql.text, &catalog) {
             Ok(query) if query.inputs() == [from.value.clone()] => Some(Some(query)),

@@ -129,6 +129,9 @@ impl Planner<'_> {
             consumers: Vec::new(),
         };
         self.catalog.topics.insert(name.clone(), schema);
+        if let Some(time) = &event_time {
+            self.catalog.event_times.insert(name.clone(), time.column.clone());
+        }
         let topic = Topic { spec, event_time, writers: Vec::new(), readers: Vec::new() };
         self.topics.insert(name.clone(), topic);
     }

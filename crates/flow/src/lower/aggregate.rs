@@ -1,0 +1,193 @@
+//! GROUP BY.
+
+use std::sync::Arc;
+
+use arrow_schema::{DataType, Field};
+use datafusion_common::{Column, DFSchema, TableReference};
+use datafusion_expr::expr::{AggregateFunction, AggregateFunctionParams};
+use datafusion_expr::{Aggregate as Plan, Expr, ExprSchemable};
+use datafusion_physical_expr::aggregate::LoweredAggregateBuilder;
+
+use crate::error::SqlError;
+use crate::expr::{Compiled, batch_schema, props};
+use crate::lower::window::{Open, used_by};
+use crate::lower::{Lowered, Lowering, Result, Trace, column_of, plan_error};
+use crate::ops::Op;
+use crate::ops::project::Project;
+use crate::sql::time_windows::Kind;
+use crate::stream::{Aggregate, Chain, GroupColumn, STAGES_MAX, Source, Stage, WindowAggregatePlan};
+
+/// Columns computed for an operator: its keys and arguments.
+struct Columns {
+    exprs: Vec<Compiled>,
+    fields: Vec<(Option<TableReference>, Arc<Field>)>,
+}
+
+impl Columns {
+    fn add(&mut self, expr: Compiled, kind: DataType) -> usize {
+        let place = self.fields.len();
+        self.fields.push((None, Arc::new(Field::new(format!("c{place}"), kind, true))));
+        self.exprs.push(expr);
+        place
+    }
+}
+
+impl Lowering<'_> {
+    pub(super) fn aggregate(&mut self, plan: &Plan) -> Result<Lowered> {
+        let input = self.lower(&plan.input)?;
+        if plan.group_expr.iter().any(|e| matches!(e, Expr::GroupingSet(_))) {
+            let error = SqlError::new("sql-group", "GROUPING SETS, CUBE and ROLLUP are not supported");
+            return Err(error.help("write one service for each grouping"));
+        }
+        // Arguments see the windows themselves; the grouping needs the panes only.
+        let input = used_by(input, &arguments(plan))?;
+        let trace = |expr: &Expr| input.lineage.get(column_of(expr, &input.schema)?).copied().flatten();
+        let traces: Vec<Option<Trace>> = plan.group_expr.iter().map(trace).collect();
+        let open = input.windows;
+        let window = |trace: &Option<Trace>| matches!(trace, Some(Trace::WindowStart | Trace::WindowEnd));
+        let Some(open) = open.filter(|_| traces.iter().any(window)) else { return Err(updates()) };
+        let mut columns = Columns { exprs: Vec::new(), fields: Vec::new() };
+        let (mut group, mut key, mut ends) = (Vec::new(), Vec::new(), None);
+        for (expr, trace) in plan.group_expr.iter().zip(&traces) {
+            let kind = expr.get_type(&input.schema).map_err(|e| plan_error(&e))?;
+            let compiled = self.compile(expr, &input.schema)?;
+            match trace {
+                Some(Trace::WindowStart) => {
+                    let place = columns.add(compiled, kind);
+                    ends = ends.or(Some((place, true)));
+                    group.push(GroupColumn::Start);
+                }
+                Some(Trace::WindowEnd) => {
+                    ends = Some((columns.add(compiled, kind), false));
+                    group.push(GroupColumn::End);
+                }
+                _ => {
+                    group.push(GroupColumn::Key(key.len()));
+                    key.push((columns.add(compiled, kind.clone()), kind));
+                }
+            }
+        }
+        let (end, by_start) = ends.ok_or_else(updates)?;
+        let aggregates = self.aggregates(plan, &input, &mut columns)?;
+        let operator = WindowAggregatePlan {
+            windows: fixed(open, by_start)?,
+            spread: open.spread,
+            end,
+            by_start,
+            key,
+            aggregates,
+            group,
+            schema: batch_schema(&plan.schema),
+        };
+        self.require(&traces, &input.topics);
+        let lineage = traces.into_iter().chain(std::iter::repeat_n(None, plan.aggr_expr.len())).collect();
+        self.stage(input, columns, Box::new(operator), plan, lineage)
+    }
+
+    fn stage(
+        &mut self,
+        input: Lowered,
+        columns: Columns,
+        operator: Box<dyn crate::stream::Blueprint>,
+        plan: &Plan,
+        lineage: Vec<Option<Trace>>,
+    ) -> Result<Lowered> {
+        if self.stages.len() >= STAGES_MAX {
+            let message = format!("the query has more than {STAGES_MAX} steps with state");
+            return Err(SqlError::new("sql-too-long", message).help("part it into several services"));
+        }
+        let system = millstream_event::ColumnType::Timestamp.field(millstream_event::INGESTED_AT, false);
+        let fields = columns.fields.iter().map(|(_, f)| f.as_ref().clone()).chain([system]);
+        let schema = Arc::new(arrow_schema::Schema::new(fields.collect::<Vec<_>>()));
+        let mut ops = input.ops;
+        ops.push(Op::Project(Project { exprs: columns.exprs, schema }));
+        self.stages.push(Stage { sides: vec![Chain { source: input.source, ops }], operator });
+        let source = Source::Stage(self.stages.len() - 1);
+        let schema = Arc::clone(&plan.schema);
+        Ok(Lowered { source, ops: Vec::new(), schema, lineage, windows: None, topics: input.topics })
+    }
+
+    /// The aggregates, over columns that are computed before.
+    fn aggregates(&self, plan: &Plan, input: &Lowered, columns: &mut Columns) -> Result<Vec<Aggregate>> {
+        let mut rewritten = Vec::with_capacity(plan.aggr_expr.len());
+        for expr in &plan.aggr_expr {
+            let name = expr.schema_name().to_string();
+            let Expr::AggregateFunction(call) = bare(expr) else {
+                return Err(SqlError::new("sql-plan", format!("{expr} is no aggregate")));
+            };
+            rewritten.push((name, self.over_columns(call, input, columns)?));
+        }
+        let schema = DFSchema::new_with_metadata(columns.fields.clone(), Default::default());
+        let schema = schema.map_err(|e| plan_error(&e))?;
+        let build = |(name, call): (String, AggregateFunction)| {
+            let expr = Expr::AggregateFunction(call);
+            let context = Default::default();
+            let builder = LoweredAggregateBuilder::new(&expr, &schema, schema.as_arrow(), props(), &context);
+            let lowered = builder.with_name(name).build().map_err(|e| plan_error(&e))?;
+            Ok(Aggregate { function: lowered.aggregate, filter: lowered.filter })
+        };
+        rewritten.into_iter().map(build).collect()
+    }
+
+    /// The call with its arguments, filter and order as columns.
+    fn over_columns(
+        &self,
+        call: &AggregateFunction,
+        input: &Lowered,
+        columns: &mut Columns,
+    ) -> Result<AggregateFunction> {
+        let mut column = |expr: &Expr| -> Result<Expr> {
+            if matches!(expr, Expr::Literal(..)) {
+                return Ok(expr.clone());
+            }
+            let kind = expr.get_type(&input.schema).map_err(|e| plan_error(&e))?;
+            let place = columns.add(self.compile(expr, &input.schema)?, kind);
+            Ok(Expr::Column(Column::new_unqualified(format!("c{place}"))))
+        };
+        let AggregateFunctionParams { args, distinct, filter, order_by, null_treatment } = &call.params;
+        let args = args.iter().map(&mut column).collect::<Result<_>>()?;
+        let filter = filter.as_ref().map(|f| column(f)).transpose()?.map(Box::new);
+        let mut ordered = Vec::with_capacity(order_by.len());
+        for sort in order_by {
+            ordered.push(datafusion_expr::SortExpr { expr: column(&sort.expr)?, ..sort.clone() });
+        }
+        let params = AggregateFunctionParams {
+            args,
+            distinct: *distinct,
+            filter,
+            order_by: ordered,
+            null_treatment: *null_treatment,
+        };
+        Ok(AggregateFunction { func: Arc::clone(&call.func), params })
+    }
+}
+
+fn bare(expr: &Expr) -> &Expr {
+    match expr {
+        Expr::Alias(alias) => bare(&alias.expr),
+        other => other,
+    }
+}
+
+/// What the aggregates are computed from.
+fn arguments(plan: &Plan) -> Vec<Expr> {
+    plan.aggr_expr.clone()
+}
+
+fn fixed(open: Open, by_start: bool) -> Result<crate::stream::Windows> {
+    use crate::stream::Windows;
+    match open.kind {
+        Kind::Fixed(Windows::Cumulate { .. }) if by_start => {
+            let error = SqlError::new("sql-group", "several windows of cumulate() begin together");
+            Err(error.help("group by window_end, or by both"))
+        }
+        Kind::Fixed(windows) => Ok(windows),
+        Kind::Session { .. } => Err(SqlError::new("sql-not-yet", "session() is not supported yet")),
+    }
+}
+
+fn updates() -> SqlError {
+    SqlError::new("sql-updates", "the results of this GROUP BY would change with every event").help(
+        "group by a window, as in FROM tumble(topic, time, INTERVAL '1 minute') GROUP BY …, window_start, window_end",
+    )
+}

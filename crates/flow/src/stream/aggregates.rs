@@ -1,0 +1,132 @@
+//! Aggregate functions over groups, with their states as rows of bytes.
+//!
+//! Per batch: the states of the touched groups are merged into fresh accumulators, the batch's rows are added, and the
+//! new states are taken out: what is taken out is what has changed.
+
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::{ArrayRef, BooleanArray, RecordBatch};
+use arrow_schema::{DataType, FieldRef};
+use datafusion_expr::{EmitTo, GroupsAccumulator};
+use datafusion_functions_aggregate_common::aggregate::groups_accumulator::GroupsAccumulatorAdapter;
+use datafusion_physical_expr::PhysicalExpr;
+use datafusion_physical_expr::aggregate::AggregateFunctionExpr;
+
+use crate::stream::groups::{Groups, Keys};
+use crate::stream::operator::Broken;
+
+/// One aggregate of a query, over columns that are evaluated already.
+#[derive(Debug, Clone)]
+pub(crate) struct Aggregate {
+    pub(crate) function: Arc<AggregateFunctionExpr>,
+    /// Only rows for which this is true count.
+    pub(crate) filter: Option<Arc<dyn PhysicalExpr>>,
+}
+
+/// The aggregates of a query.
+pub(crate) struct Aggregates {
+    aggregates: Vec<Aggregate>,
+    /// The number of state columns of each.
+    widths: Vec<usize>,
+    states: Keys,
+    signature: String,
+}
+
+impl Aggregates {
+    /// Prepares aggregates.
+    pub(crate) fn new(aggregates: &[Aggregate]) -> Result<Self, Broken> {
+        let fields = aggregates.iter().map(|a| a.function.state_fields()).collect::<Result<Vec<_>, _>>()?;
+        let widths = fields.iter().map(Vec::len).collect();
+        let types: Vec<DataType> = fields.iter().flatten().map(|f: &FieldRef| f.data_type().clone()).collect();
+        let names: Vec<&str> = aggregates.iter().map(|a| a.function.name()).collect();
+        let signature = format!("{} {types:?}", names.join(","));
+        Ok(Self { aggregates: aggregates.to_vec(), widths, states: Keys::new(&types)?, signature })
+    }
+
+    /// What decides the form of the states.
+    pub(crate) fn signature(&self) -> &str {
+        &self.signature
+    }
+
+    fn accumulators(&self) -> Result<Vec<Box<dyn GroupsAccumulator>>, Broken> {
+        let make = |a: &Aggregate| -> Result<Box<dyn GroupsAccumulator>, Broken> {
+            if a.function.groups_accumulator_supported() {
+                return Ok(a.function.create_groups_accumulator()?);
+            }
+            let function = Arc::clone(&a.function);
+            Ok(Box::new(GroupsAccumulatorAdapter::new(move || function.create_accumulator())))
+        };
+        self.aggregates.iter().map(make).collect()
+    }
+
+    /// Adds a batch's rows to its groups. `state` gives the state of a group before; the states after are given to `put`,
+    /// by group.
+    pub(crate) fn update<'s>(
+        &self,
+        rows: &RecordBatch,
+        groups: &Groups,
+        state: impl Fn(usize) -> Option<&'s [u8]>,
+        mut put: impl FnMut(usize, &[u8]),
+    ) -> Result<(), Broken> {
+        let mut accumulators = self.accumulators()?;
+        let (known, before): (Vec<usize>, Vec<&[u8]>) =
+            (0..groups.len()).filter_map(|group| Some((group, state(group)?))).unzip();
+        self.merge(&mut accumulators, &before, &known, groups.len())?;
+        for (accumulator, aggregate) in accumulators.iter_mut().zip(&self.aggregates) {
+            let values = aggregate.values(rows)?;
+            let filter = aggregate.filter(rows)?;
+            accumulator.update_batch(&values, &groups.of_row, filter.as_ref(), groups.len())?;
+        }
+        let mut columns: Vec<ArrayRef> = Vec::new();
+        for accumulator in &mut accumulators {
+            columns.extend(accumulator.state(EmitTo::All)?);
+        }
+        let after = self.states.encode(&columns, groups.len())?;
+        (0..groups.len()).for_each(|group| put(group, after.key(group)));
+        Ok(())
+    }
+
+    /// The results of groups, given states (one or more for each group: `of[i]` is the group of `states[i]`).
+    pub(crate) fn results(&self, states: &[&[u8]], of: &[usize], groups: usize) -> Result<Vec<ArrayRef>, Broken> {
+        let mut accumulators = self.accumulators()?;
+        self.merge(&mut accumulators, states, of, groups)?;
+        accumulators.iter_mut().map(|a| Ok(a.evaluate(EmitTo::All)?)).collect()
+    }
+
+    fn merge(
+        &self,
+        accumulators: &mut [Box<dyn GroupsAccumulator>],
+        states: &[&[u8]],
+        of: &[usize],
+        groups: usize,
+    ) -> Result<(), Broken> {
+        if states.is_empty() || self.aggregates.is_empty() {
+            return Ok(());
+        }
+        let columns = self.states.decode(states.iter().copied())?;
+        let mut rest = columns.as_slice();
+        for (accumulator, width) in accumulators.iter_mut().zip(&self.widths) {
+            let (own, others) =
+                rest.split_at_checked(*width).ok_or_else(|| Broken("a state has too few columns".into()))?;
+            accumulator.merge_batch(own, of, groups)?;
+            rest = others;
+        }
+        Ok(())
+    }
+}
+
+impl Aggregate {
+    /// The arguments' values, then those that order the rows.
+    fn values(&self, rows: &RecordBatch) -> Result<Vec<ArrayRef>, Broken> {
+        let order = self.function.order_bys().iter().map(|sort| Arc::clone(&sort.expr));
+        let all = self.function.expressions().into_iter().chain(order);
+        all.map(|expr| Ok(expr.evaluate(rows)?.into_array(rows.num_rows())?)).collect()
+    }
+
+    fn filter(&self, rows: &RecordBatch) -> Result<Option<BooleanArray>, Broken> {
+        let Some(filter) = &self.filter else { return Ok(None) };
+        let mask = filter.evaluate(rows)?.into_array(rows.num_rows())?;
+        Ok(Some(mask.as_boolean_opt().cloned().unwrap_or_else(|| BooleanArray::new_null(rows.num_rows()))))
+    }
+}

@@ -1,0 +1,82 @@
+//! The contract of an operator with state.
+//!
+//! 1. It is pushed batches of rows, each side in the order of its input. The columns are evaluated already: an operator
+//!    cannot fail on an event. What it returns as [`Broken`] is a fault of ours or of its stored state.
+//! 2. What it gives out depends only on the rows and watermarks it was given, in their order, never on how rows are cut
+//!    into batches.
+//! 3. Whatever changes in its state it tells [`Changes`] in the same call. A new operator that is given these changes, in
+//!    order, through [`Operator::restore`], goes on exactly where this one stands.
+//! 4. A batch that it is pushed or gives out has the system column last.
+
+use arrow_array::RecordBatch;
+
+use crate::stream::changes::Changes;
+
+/// Why an operator cannot go on: stored state that it does not understand, or a fault of its own.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Broken(pub String);
+
+impl Broken {
+    /// From an error of the machinery.
+    pub(crate) fn of(error: &dyn std::fmt::Display) -> Self {
+        let text = error.to_string();
+        Self(text.lines().next().unwrap_or_default().to_owned())
+    }
+}
+
+impl From<arrow_schema::ArrowError> for Broken {
+    fn from(error: arrow_schema::ArrowError) -> Self {
+        Self::of(&error)
+    }
+}
+
+impl From<datafusion_common::DataFusionError> for Broken {
+    fn from(error: datafusion_common::DataFusionError) -> Self {
+        Self::of(&error)
+    }
+}
+
+/// What an operator gives out in one call.
+pub(crate) struct Out<'a> {
+    /// Rows with the operator's output columns, in order.
+    pub(crate) rows: Vec<RecordBatch>,
+    /// Changes of its state.
+    pub(crate) changes: &'a mut Changes,
+}
+
+/// A step with state.
+pub(crate) trait Operator: Send {
+    /// Takes rows of a side (0 where there is one only).
+    fn push(&mut self, side: usize, rows: &RecordBatch, out: &mut Out<'_>) -> Result<(), Broken>;
+
+    /// No row with an earlier event time than `watermark`, in microseconds since 1970 UTC, will be pushed any more,
+    /// except late ones.
+    fn advance(&mut self, watermark: i64, out: &mut Out<'_>) -> Result<(), Broken>;
+
+    /// Takes one change that it told before; `None`: the key is gone.
+    fn restore(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Broken>;
+
+    /// By how many microseconds the event time of what it will still give out may be behind its watermark.
+    fn holds_back(&self) -> i64 {
+        0
+    }
+
+    /// How many keyed rows it holds, and about how many bytes they take.
+    fn size(&self) -> (usize, usize);
+}
+
+/// What an operator is built from: planned once, opened by each task.
+pub(crate) trait Blueprint: std::fmt::Debug + Send + Sync {
+    /// A new operator without state.
+    fn open(&self) -> Result<Box<dyn Operator>, Broken>;
+
+    /// Whether it needs event time: late rows are not pushed to it.
+    fn timed(&self) -> bool;
+
+    /// What decides the form of its state: an operator with another one cannot go on with it.
+    fn signature(&self) -> String;
+
+    /// One line for `explain`.
+    fn describe(&self) -> String;
+}

@@ -1,0 +1,333 @@
+//! A stateful query at work on one partition of its inputs.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::TimestampMicrosecondType;
+use arrow_array::{RecordBatch, UInt32Array};
+use millstream_event::{Name, Stamp};
+
+use crate::expr::EvalError;
+use crate::isolate::isolate;
+use crate::lookup::{LookupSet, LookupTable};
+use crate::ops::{Frame, Op, run};
+use crate::outcome::{Failed, Origin, concat_batches};
+use crate::query::Query;
+use crate::stream::changes::{ChangeRows, Changes};
+use crate::stream::operator::{Blueprint, Broken, Operator, Out};
+
+/// Where the rows of a chain come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// A topic.
+    Topic(Name),
+    /// A lookup: the side of a join, never rows that flow.
+    Lookup(Name),
+    /// What a stage gives out.
+    Stage(usize),
+}
+
+/// Row-wise steps from a source.
+#[derive(Debug)]
+pub(crate) struct Chain {
+    pub(crate) source: Source,
+    pub(crate) ops: Vec<Op>,
+}
+
+/// An operator with state, and what leads to its sides.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    pub(crate) sides: Vec<Chain>,
+    pub(crate) operator: Box<dyn Blueprint>,
+}
+
+/// What one call gave out.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// Rows with the physical columns of the query's schema, in order.
+    pub rows: Vec<RecordBatch>,
+    /// Rows of the pushed batch on which an expression failed: they changed no state.
+    pub failed: Vec<Failed>,
+    /// Rows of the pushed batch that came too late for an operator that needs event time: they changed no state.
+    pub late: Vec<u32>,
+    /// How many rows each inner lookup join dropped.
+    pub dropped: Vec<(Name, u64)>,
+    /// Derived rows on which an expression failed; the state that they come from stands.
+    pub derived: Vec<Derived>,
+}
+
+/// A row that was derived from state and then failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Derived {
+    /// A stable word for the fault, as in [`Failed::code`].
+    pub code: &'static str,
+    /// What failed.
+    pub reason: String,
+    /// The row, for a person to read: `column=value, …`.
+    pub row: String,
+}
+
+/// Why stored state cannot be gone on from.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the stored state does not fit the query: {0}")]
+struct Unfit(String);
+
+/// A query at work. Not shared: each task has its own.
+pub struct Running {
+    query: Arc<Query>,
+    operators: Vec<Box<dyn Operator>>,
+    changes: Changes,
+    watermark: i64,
+}
+
+impl Running {
+    pub(crate) fn new(query: Arc<Query>) -> Result<Self, Broken> {
+        let operators = query.stages().iter().map(|stage| stage.operator.open()).collect::<Result<_, _>>()?;
+        Ok(Self { query, operators, changes: Changes::default(), watermark: i64::MIN })
+    }
+
+    /// Takes rows of a topic, with the columns of [`millstream_event::Schema::physical`].
+    pub fn push(&mut self, topic: &Name, rows: &RecordBatch, lookups: &LookupSet) -> Result<Step, Broken> {
+        let mut step = Step::default();
+        let query = Arc::clone(&self.query);
+        let tables = match query.tables(lookups) {
+            Ok(tables) => tables,
+            Err(error) => {
+                step.failed = (0..rows.num_rows() as u32).map(|row| failed(row, &error)).collect();
+                return Ok(step);
+            }
+        };
+        let source = Source::Topic(topic.clone());
+        let mut arrived = Vec::new();
+        let mut bad = BTreeSet::new();
+        for (at, side, chain) in query.chains().filter(|(_, _, chain)| chain.source == source) {
+            let parts = isolate(rows.num_rows(), |first, count| {
+                let batch = if count == rows.num_rows() { rows.clone() } else { rows.slice(first, count) };
+                query.run_chain(chain, batch, &tables)
+            });
+            for failure in parts.failed {
+                if bad.insert(failure.row) {
+                    step.failed.push(failure);
+                }
+            }
+            let frames = parts.parts.into_iter().map(|(first, frame)| shifted(frame, first));
+            arrived.push((at, side, joined(frames.collect())?));
+        }
+        step.failed.sort_by_key(|failure| failure.row);
+        let mut late = BTreeSet::new();
+        let mut dropped = vec![0; query.inner().len()];
+        for (at, side, frame) in arrived {
+            let Some(frame) = frame else { continue };
+            dropped.iter_mut().zip(&frame.dropped).for_each(|(sum, n)| *sum += n);
+            let frame = without(frame, |row| bad.contains(&row))?;
+            let frame = match query.stages().get(at).is_some_and(|stage| stage.operator.timed()) {
+                true => {
+                    late.extend(late_rows(&frame));
+                    without(frame, |row| late.contains(&row))?
+                }
+                false => frame,
+            };
+            self.arrive(at, side, frame.batch, &tables, &mut step, &mut dropped)?;
+        }
+        step.late = late.into_iter().collect();
+        step.dropped = query.inner().iter().cloned().zip(dropped).filter(|(_, n)| *n > 0).collect();
+        Ok(step)
+    }
+
+    /// No row that is not late will be pushed any more with an event time before `watermark` (microseconds since 1970
+    /// UTC; `i64::MAX`: nothing more will be pushed). A watermark that goes back changes nothing.
+    pub fn advance(&mut self, watermark: i64, lookups: &LookupSet) -> Result<Step, Broken> {
+        let mut step = Step::default();
+        if watermark <= self.watermark {
+            return Ok(step);
+        }
+        self.watermark = watermark;
+        let query = Arc::clone(&self.query);
+        let tables = query.tables(lookups).map_err(|e| Broken(e.reason))?;
+        let mut dropped = vec![0; query.inner().len()];
+        let mut reached: Vec<i64> = Vec::with_capacity(self.operators.len());
+        for at in 0..self.operators.len() {
+            let own = query.stages().get(at).map_or(watermark, |stage| through(&stage.sides, &reached, watermark));
+            let rows = self.operate(at, |operator, out| operator.advance(own, out))?;
+            let behind = self.operators.get(at).map_or(0, |operator| operator.holds_back());
+            reached.push(if own == i64::MAX { own } else { own.saturating_sub(behind) });
+            self.flow(at, rows, &tables, &mut step, &mut dropped)?;
+        }
+        step.dropped = query.inner().iter().cloned().zip(dropped).filter(|(_, n)| *n > 0).collect();
+        Ok(step)
+    }
+
+    /// What may still be expected of the output where the inputs' watermark is `watermark`.
+    pub fn output_watermark(&self, watermark: i64) -> i64 {
+        let mut reached: Vec<i64> = Vec::with_capacity(self.operators.len());
+        for (stage, operator) in self.query.stages().iter().zip(&self.operators) {
+            let own = through(&stage.sides, &reached, watermark);
+            reached.push(if own == i64::MAX { own } else { own.saturating_sub(operator.holds_back()) });
+        }
+        match self.query.source() {
+            Source::Stage(at) => reached.get(*at).copied().unwrap_or(watermark),
+            _ => watermark,
+        }
+    }
+
+    /// What has changed in the state since it was asked the last time.
+    pub fn changes(&mut self) -> Option<ChangeRows> {
+        self.changes.take()
+    }
+
+    /// Takes a change that was told before, in the order of telling; `value` is `None` where the key is gone.
+    pub fn restore(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Broken> {
+        let unfit = |why: &str| Broken(Unfit(why.to_owned()).to_string());
+        let (stage, key) = key.split_first().ok_or_else(|| unfit("a key is empty"))?;
+        let operator = self.operators.get_mut(usize::from(*stage)).ok_or_else(|| unfit("it has more stages"))?;
+        operator.restore(key, value)
+    }
+
+    /// How many keyed rows the state has, and about how many bytes they take.
+    pub fn size(&self) -> (usize, usize) {
+        let sizes = self.operators.iter().map(|operator| operator.size());
+        sizes.fold((0, 0), |(rows, bytes), (more, larger)| (rows + more, bytes + larger))
+    }
+
+    /// Rows have come to a stage, or to the end.
+    fn arrive(
+        &mut self,
+        at: usize,
+        side: usize,
+        rows: RecordBatch,
+        tables: &[Arc<LookupTable>],
+        step: &mut Step,
+        dropped: &mut [u64],
+    ) -> Result<(), Broken> {
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        if at >= self.operators.len() {
+            step.rows.push(rows);
+            return Ok(());
+        }
+        let given = self.operate(at, |operator, out| operator.push(side, &rows, out))?;
+        self.flow(at, given, tables, step, dropped)
+    }
+
+    /// What a stage gave out flows on.
+    fn flow(
+        &mut self,
+        from: usize,
+        given: Vec<RecordBatch>,
+        tables: &[Arc<LookupTable>],
+        step: &mut Step,
+        dropped: &mut [u64],
+    ) -> Result<(), Broken> {
+        let query = Arc::clone(&self.query);
+        let source = Source::Stage(from);
+        for batch in given.into_iter().filter(|batch| batch.num_rows() > 0) {
+            for (at, side, chain) in query.chains().filter(|(_, _, chain)| chain.source == source) {
+                let parts =
+                    isolate(batch.num_rows(), |first, count| query.run_chain(chain, batch.slice(first, count), tables));
+                for failure in parts.failed {
+                    let row = text_of_row(&batch, failure.row as usize);
+                    step.derived.push(Derived { code: failure.code, reason: failure.reason, row });
+                }
+                let frames = parts.parts.into_iter().map(|(_, frame)| frame);
+                if let Some(frame) = joined(frames.collect())? {
+                    dropped.iter_mut().zip(&frame.dropped).for_each(|(sum, n)| *sum += n);
+                    self.arrive(at, side, frame.batch, tables, step, dropped)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn operate(
+        &mut self,
+        at: usize,
+        work: impl FnOnce(&mut dyn Operator, &mut Out<'_>) -> Result<(), Broken>,
+    ) -> Result<Vec<RecordBatch>, Broken> {
+        let Some(operator) = self.operators.get_mut(at) else { return Ok(Vec::new()) };
+        let mut out = Out { rows: Vec::new(), changes: self.changes.of_stage(at as u8) };
+        work(operator.as_mut(), &mut out)?;
+        Ok(out.rows)
+    }
+}
+
+/// The watermark behind the sides of a stage, where those of earlier stages stand at `reached`.
+fn through(sides: &[Chain], reached: &[i64], watermark: i64) -> i64 {
+    let of = |chain: &Chain| match chain.source {
+        Source::Stage(at) => reached.get(at).copied().unwrap_or(watermark),
+        _ => watermark,
+    };
+    sides.iter().map(of).min().unwrap_or(watermark)
+}
+
+fn failed(row: u32, error: &EvalError) -> Failed {
+    Failed { row, code: error.code, reason: error.reason.clone() }
+}
+
+fn shifted(frame: Frame, first: u32) -> Frame {
+    Frame { origin: frame.origin.shifted(first), ..frame }
+}
+
+/// Frames behind each other as one.
+fn joined(frames: Vec<Frame>) -> Result<Option<Frame>, Broken> {
+    let mut dropped: Vec<u64> = Vec::new();
+    for frame in &frames {
+        dropped.resize(dropped.len().max(frame.dropped.len()), 0);
+        dropped.iter_mut().zip(&frame.dropped).for_each(|(sum, n)| *sum += n);
+    }
+    if frames.is_empty() {
+        return Ok(None);
+    }
+    // Frames that were emptied on the way have other columns.
+    let (batches, origins): (Vec<RecordBatch>, Vec<Origin>) =
+        frames.into_iter().filter(|f| f.batch.num_rows() > 0).map(|f| (f.batch, f.origin)).unzip();
+    let batch = match batches.first() {
+        Some(_) => concat_batches(&batches)?,
+        None => RecordBatch::new_empty(Arc::new(arrow_schema::Schema::empty())),
+    };
+    Ok(Some(Frame { batch, origin: Origin::concat(&origins), dropped }))
+}
+
+/// The frame without the rows that come from these input rows.
+fn without(frame: Frame, out: impl Fn(u32) -> bool) -> Result<Frame, Broken> {
+    let kept: Vec<u32> =
+        (0_u32..).zip(frame.origin.iter()).filter(|(_, from)| !out(*from)).map(|(row, _)| row).collect();
+    if kept.len() == frame.origin.len() {
+        return Ok(frame);
+    }
+    Ok(frame.take(&UInt32Array::from(kept))?)
+}
+
+/// The input rows of a frame that are marked late.
+fn late_rows(frame: &Frame) -> Vec<u32> {
+    let stamps = frame.batch.columns().last().and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
+    let Some(stamps) = stamps else { return Vec::new() };
+    let values = stamps.values().iter();
+    if values.clone().fold(0, |all, stamp| all | stamp) & Stamp::LATE == 0 {
+        return Vec::new();
+    }
+    values.zip(frame.origin.iter()).filter(|(stamp, _)| Stamp(**stamp).is_late()).map(|(_, row)| row).collect()
+}
+
+/// The longest text of a row.
+const ROW_CHARS_MAX: usize = 1000;
+
+fn text_of_row(batch: &RecordBatch, row: usize) -> String {
+    use arrow_cast::display::array_value_to_string;
+    let fields = batch.schema_ref().fields().iter().zip(batch.columns());
+    let user = fields.take(batch.num_columns().saturating_sub(1));
+    let texts = user
+        .map(|(field, column)| format!("{}={}", field.name(), array_value_to_string(column, row).unwrap_or_default()));
+    texts.collect::<Vec<_>>().join(", ").chars().take(ROW_CHARS_MAX).collect()
+}
+
+impl Query {
+    /// Runs a chain on rows of its source, up to the columns that the stage or the output has.
+    fn run_chain(&self, chain: &Chain, batch: RecordBatch, tables: &[Arc<LookupTable>]) -> Result<Frame, EvalError> {
+        let rows = batch.num_rows();
+        let frame = Frame { batch, origin: Origin::Identity(rows), dropped: vec![0; self.inner().len()] };
+        let frame = run(&chain.ops, frame, tables)?;
+        if std::ptr::eq(chain, self.last()) && frame.batch.num_rows() > 0 { self.finish(frame) } else { Ok(frame) }
+    }
+}

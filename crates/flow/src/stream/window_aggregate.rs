@@ -1,0 +1,292 @@
+//! Aggregates over windows of fixed places: each pane holds the states of its keys; when the watermark reaches the end of
+//! a window, its panes are merged and the results given out, once.
+//!
+//! State: the key `pane end, group key` has the aggregates' states; the empty key has the end of the last window given out.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::TimestampMicrosecondType;
+use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, TimestampMicrosecondArray};
+use arrow_cast::cast;
+use arrow_schema::{DataType, SchemaRef};
+use arrow_select::filter::filter_record_batch;
+use millstream_event::Stamp;
+
+use crate::ops::batch_of;
+use crate::stream::aggregates::{Aggregate, Aggregates};
+use crate::stream::groups::{Groups, Keys};
+use crate::stream::operator::{Blueprint, Broken, Operator, Out};
+use crate::stream::panes::Windows;
+use crate::stream::row_table::RowTable;
+
+/// How many groups are given out in one batch.
+const GROUPS_PER_BATCH: usize = 8192;
+
+/// A column of the output before the aggregates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GroupColumn {
+    /// This column of the key.
+    Key(usize),
+    /// The start of the window.
+    Start,
+    /// Its end.
+    End,
+}
+
+/// A planned aggregate over windows.
+#[derive(Debug)]
+pub(crate) struct WindowAggregatePlan {
+    pub(crate) windows: Windows,
+    /// Whether the rows are copied into their windows already, so that each window is a pane of its own.
+    pub(crate) spread: bool,
+    /// The place of the end of each row's pane in the input.
+    pub(crate) end: usize,
+    /// Whether that is the start of the pane instead.
+    pub(crate) by_start: bool,
+    /// The places and types of the key in the input.
+    pub(crate) key: Vec<(usize, DataType)>,
+    pub(crate) aggregates: Vec<Aggregate>,
+    /// What the output has before the aggregates' results.
+    pub(crate) group: Vec<GroupColumn>,
+    /// The columns of the output and the system's.
+    pub(crate) schema: SchemaRef,
+}
+
+impl Blueprint for WindowAggregatePlan {
+    fn open(&self) -> Result<Box<dyn Operator>, Broken> {
+        let types: Vec<DataType> = self.key.iter().map(|(_, kind)| kind.clone()).collect();
+        Ok(Box::new(WindowAggregate {
+            windows: self.windows,
+            spread: self.spread,
+            end: self.end,
+            behind: match self.by_start {
+                true if self.spread => self.windows.size(),
+                true => self.windows.pane(),
+                false => 0,
+            },
+            key: self.key.iter().map(|(place, _)| *place).collect(),
+            group: self.group.clone(),
+            schema: Arc::clone(&self.schema),
+            keys: Keys::new(&types)?,
+            aggregates: Aggregates::new(&self.aggregates)?,
+            panes: BTreeMap::new(),
+            fired: i64::MIN,
+        }))
+    }
+
+    fn timed(&self) -> bool {
+        true
+    }
+
+    fn signature(&self) -> String {
+        let types: Vec<&DataType> = self.key.iter().map(|(_, kind)| kind).collect();
+        let states = Aggregates::new(&self.aggregates).map(|a| a.signature().to_owned()).unwrap_or_default();
+        format!("window {:?} {} by {types:?}: {states}", self.windows, self.spread)
+    }
+
+    fn describe(&self) -> String {
+        let names: Vec<&str> = self.aggregates.iter().map(|a| a.function.name()).collect();
+        format!("{}, {} key columns: {}", self.windows.describe(), self.key.len(), names.join(", "))
+    }
+}
+
+struct WindowAggregate {
+    windows: Windows,
+    /// See [`WindowAggregatePlan::spread`].
+    spread: bool,
+    /// The place of the column that says which pane a row is in.
+    end: usize,
+    /// How far behind that column the pane ends.
+    behind: i64,
+    key: Vec<usize>,
+    group: Vec<GroupColumn>,
+    schema: SchemaRef,
+    keys: Keys,
+    aggregates: Aggregates,
+    /// By the end of the pane.
+    panes: BTreeMap<i64, RowTable>,
+    /// The end of the last window that was given out.
+    fired: i64,
+}
+
+/// A time as bytes that sort as it does.
+pub(crate) fn time_key(time: i64) -> [u8; 8] {
+    ((time as u64) ^ (1 << 63)).to_be_bytes()
+}
+
+/// The time that [`time_key`] wrote, and what stands behind it.
+pub(crate) fn time_of(key: &[u8]) -> Option<(i64, &[u8])> {
+    let (time, rest) = key.split_first_chunk::<8>()?;
+    Some(((u64::from_be_bytes(*time) ^ (1 << 63)) as i64, rest))
+}
+
+impl Operator for WindowAggregate {
+    fn push(&mut self, _side: usize, rows: &RecordBatch, out: &mut Out<'_>) -> Result<(), Broken> {
+        let Some((rows, ends)) = self.placed(rows)? else { return Ok(()) };
+        let columns: Vec<ArrayRef> = self.key.iter().filter_map(|i| rows.columns().get(*i).cloned()).collect();
+        let keys = self.keys.encode(&columns, rows.num_rows())?;
+        let groups = Groups::new(&keys, |row| ends.get(row).copied().unwrap_or(0));
+        let place = |group: usize| {
+            let row = groups.first.get(group).copied().unwrap_or(0);
+            (ends.get(row).copied().unwrap_or(0), keys.key(row))
+        };
+        let mut after = Vec::with_capacity(groups.len());
+        let panes = &self.panes;
+        let state = |group: usize| {
+            let (end, key) = place(group);
+            panes.get(&end)?.get(key)
+        };
+        self.aggregates.update(&rows, &groups, state, |group, state| after.push((group, Box::<[u8]>::from(state))))?;
+        for (group, state) in after {
+            let (end, key) = place(group);
+            self.panes.entry(end).or_default().put(key, &state);
+            out.changes.put(&[&time_key(end), key], &state);
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, watermark: i64, out: &mut Out<'_>) -> Result<(), Broken> {
+        let before = self.fired;
+        while let Some((pane, _)) = self.panes.first_key_value() {
+            let first = self.first_end(*pane);
+            let end = if self.fired == i64::MIN { first } else { first.max(self.windows.next_end(self.fired)) };
+            if end > watermark {
+                break;
+            }
+            self.give_out(end, out)?;
+            self.fired = end;
+            self.forget(end, out);
+        }
+        if self.fired != before {
+            out.changes.put(&[], &time_key(self.fired));
+        }
+        Ok(())
+    }
+
+    fn restore(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Broken> {
+        let broken = || Broken("a window's state has another form than this version's".into());
+        match (time_of(key), value) {
+            (None, Some(fired)) if key.is_empty() => self.fired = time_of(fired).ok_or_else(broken)?.0,
+            (None, None) if key.is_empty() => self.fired = i64::MIN,
+            (Some((end, key)), Some(state)) => self.panes.entry(end).or_default().put(key, state),
+            (Some((end, key)), None) => {
+                if let Some(pane) = self.panes.get_mut(&end) {
+                    pane.remove(key);
+                    if pane.is_empty() {
+                        self.panes.remove(&end);
+                    }
+                }
+            }
+            (None, _) => return Err(broken()),
+        }
+        Ok(())
+    }
+
+    fn size(&self) -> (usize, usize) {
+        self.panes.values().fold((0, 0), |(rows, bytes), pane| (rows + pane.len(), bytes + pane.bytes()))
+    }
+}
+
+impl WindowAggregate {
+    fn first_end(&self, pane_end: i64) -> i64 {
+        if self.spread { pane_end } else { self.windows.first_end(pane_end) }
+    }
+
+    fn last_end(&self, pane_end: i64) -> i64 {
+        if self.spread { pane_end } else { self.windows.last_end(pane_end) }
+    }
+
+    /// The rows that are in a window still to be given out, and the ends of their panes.
+    fn placed(&self, rows: &RecordBatch) -> Result<Option<(RecordBatch, Vec<i64>)>, Broken> {
+        let times = rows.columns().get(self.end).and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
+        let times = times.ok_or_else(|| Broken("the window's time is no timestamp".into()))?;
+        let end = |row: usize| -> Option<i64> {
+            let end = times.is_valid(row).then(|| times.value(row).saturating_add(self.behind))?;
+            let last = self.last_end(end);
+            (self.first_end(end) <= last && last > self.fired).then_some(end)
+        };
+        let ends: Vec<Option<i64>> = (0..times.len()).map(end).collect();
+        let kept: Vec<i64> = ends.iter().copied().flatten().collect();
+        Ok(match kept.len() {
+            0 => None,
+            all if all == ends.len() => Some((rows.clone(), kept)),
+            _ => {
+                let mask: BooleanArray = ends.iter().map(|end| Some(end.is_some())).collect();
+                Some((filter_record_batch(rows, &mask)?, kept))
+            }
+        })
+    }
+
+    /// Gives out the results of the window that ends at `end`.
+    fn give_out(&self, end: i64, out: &mut Out<'_>) -> Result<(), Broken> {
+        let start = self.windows.start(end);
+        let first = if self.spread { end } else { start.saturating_add(1) };
+        let panes: Vec<&RowTable> = self.panes.range(first..=end).map(|(_, pane)| pane).collect();
+        let sorted: Vec<Vec<(&[u8], &[u8])>> = match panes.as_slice() {
+            [one] => vec![one.sorted()],
+            _ => panes.iter().map(|pane| pane.iter().collect()).collect(),
+        };
+        let mut keys: Vec<&[u8]> = sorted.iter().flatten().map(|(key, _)| *key).collect();
+        if sorted.len() > 1 {
+            keys.sort_unstable();
+            keys.dedup();
+        }
+        for keys in keys.chunks(GROUPS_PER_BATCH) {
+            let (mut states, mut of) = (Vec::new(), Vec::new());
+            if let ([pane], [_]) = (panes.as_slice(), sorted.as_slice()) {
+                states.extend(keys.iter().filter_map(|key| pane.get(key)));
+                of.extend(0..keys.len());
+            } else {
+                let number: HashMap<&[u8], usize> = keys.iter().enumerate().map(|(i, key)| (*key, i)).collect();
+                for (key, state) in sorted.iter().flatten() {
+                    if let Some(group) = number.get(key) {
+                        states.push(*state);
+                        of.push(*group);
+                    }
+                }
+            }
+            let results = self.aggregates.results(&states, &of, keys.len())?;
+            out.rows.push(self.batch(keys, start, end, results)?);
+        }
+        Ok(())
+    }
+
+    fn batch(&self, keys: &[&[u8]], start: i64, end: i64, results: Vec<ArrayRef>) -> Result<RecordBatch, Broken> {
+        let decoded = if self.key.is_empty() { Vec::new() } else { self.keys.decode(keys.iter().copied())? };
+        let time = |micros: i64| -> ArrayRef {
+            Arc::new(TimestampMicrosecondArray::from(vec![micros; keys.len()]).with_timezone("+00:00"))
+        };
+        let mut columns = Vec::with_capacity(self.schema.fields().len());
+        for column in &self.group {
+            columns.push(match column {
+                GroupColumn::Key(place) => {
+                    decoded.get(*place).cloned().ok_or_else(|| Broken("a key has too few columns".into()))?
+                }
+                GroupColumn::Start => time(start),
+                GroupColumn::End => time(end),
+            });
+        }
+        columns.extend(results);
+        columns.push(time(Stamp::at(end - 1).0));
+        let fields = self.schema.fields().iter();
+        let columns = columns.into_iter().zip(fields).map(|(column, field)| {
+            if column.data_type() == field.data_type() { Ok(column) } else { cast(&column, field.data_type()) }
+        });
+        Ok(batch_of(&self.schema, columns.collect::<Result<_, _>>()?, keys.len())?)
+    }
+
+    /// Lets go of the panes that no later window needs.
+    fn forget(&mut self, end: i64, out: &mut Out<'_>) {
+        let windows = self.windows;
+        while let Some(entry) = self.panes.first_entry() {
+            let pane_end = *entry.key();
+            if (if self.spread { pane_end } else { windows.last_end(pane_end) }) > end {
+                break;
+            }
+            let pane = entry.remove();
+            pane.iter().for_each(|(key, _)| out.changes.delete(&[&time_key(pane_end), key]));
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! Golden tests of queries with state: text files of topics, what arrives, queries and what they yield.
+//!
+//! `@topic NAME [key COLUMN …] [time COLUMN OUT_OF_ORDERNESS_SECONDS]` declares a topic, with a column in each line.
+//! `@feed` says what arrives, in order: `TOPIC {json}`. A row is late where its time is before the greatest so far minus the
+//! out-of-orderness; the watermark follows the greatest. When all has arrived, the watermark passes the end of time.
+//! `@case NAME` is followed by a query, `@expect` by what it yields. `UPDATE=1` rewrites what is expected; read the
+//! difference before you commit it.
+//!
+//! Each case runs: at once; event by event; with a restart from its changes after every 1, 2 and 3 events; and, where the
+//! topics have a key, on 2 and 5 partitions (by the key that the query groups by, where the topic's own is not among it).
+//! All agree, but for the order across partitions.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::TimestampMicrosecondType;
+use arrow_array::{Array, ArrayRef, RecordBatch, TimestampMicrosecondArray};
+use millstream_event::json::{Decimals, Decoder, Encoder};
+use millstream_event::{Column, Name, Partitioner, Schema, Stamp, Unknown};
+use millstream_flow::{Catalog, LookupSet, Query, Running, Step, plan_query};
+
+use crate::golden::{blocks, columns, difference, show};
+
+/// The start of 2026 in microseconds.
+const START: i64 = 1_767_225_600_000_000;
+
+struct Topic {
+    schema: Schema,
+    key: Vec<String>,
+    time: Option<(usize, i64)>,
+}
+
+/// One row on its way in, with the watermark behind it.
+struct Event {
+    topic: Name,
+    rows: RecordBatch,
+    watermark: i64,
+}
+
+#[derive(Default)]
+struct World {
+    catalog: Catalog,
+    topics: BTreeMap<Name, Topic>,
+    events: Vec<Event>,
+}
+
+#[test]
+fn every_golden_file_of_queries_with_state_holds() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden_state");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(dir).unwrap().map(|f| f.unwrap().path()).collect();
+    files.retain(|f| f.extension().is_some_and(|e| e == "test"));
+    files.sort();
+    assert!(!files.is_empty());
+    let update = std::env::var("UPDATE").is_ok_and(|u| u == "1");
+    let only = std::env::var("GOLDEN").unwrap_or_default();
+    let mut wrong = String::new();
+    for file in files.iter().filter(|f| f.to_string_lossy().contains(&only)) {
+        let text = std::fs::read_to_string(file).unwrap();
+        let actual = rerun(&text);
+        if actual == text {
+            continue;
+        }
+        if update {
+            std::fs::write(file, &actual).unwrap();
+        } else {
+            writeln!(wrong, "{}:\n{}", file.display(), difference(&text, &actual)).unwrap();
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// The file with every `@expect` as it really is.
+fn rerun(text: &str) -> String {
+    let mut world = World::default();
+    let mut out = String::new();
+    for block in blocks(text) {
+        let (head, body) = block.split_once('\n').unwrap_or((block, ""));
+        let words: Vec<&str> = head.split_whitespace().collect();
+        match words.as_slice() {
+            ["@topic", name, spec @ ..] => world.declare(name, spec, body),
+            ["@feed", ..] => world.feed(body),
+            ["@case", ..] => {
+                out.push_str(block.trim_end());
+                write!(out, "\n@expect\n{}\n", world.outcome(head, body.trim())).unwrap();
+                continue;
+            }
+            ["@expect"] => continue,
+            _ => {}
+        }
+        out.push_str(block);
+    }
+    out
+}
+
+impl World {
+    fn declare(&mut self, name: &str, spec: &[&str], body: &str) {
+        let name = Name::new(name).unwrap();
+        let columns = columns(body);
+        let columns = columns.iter().map(|c| {
+            let (name, kind) = c.split_once(": ").expect("column: type");
+            Column::parse(name, kind).unwrap()
+        });
+        let schema = Schema::new(columns.collect()).unwrap();
+        let (mut key, mut time) = (Vec::new(), None);
+        let mut words = spec.iter();
+        while let Some(word) = words.next() {
+            match *word {
+                "key" => key.push((*words.next().unwrap()).to_owned()),
+                "time" => {
+                    let column = *words.next().unwrap();
+                    let behind: f64 = words.next().unwrap().parse().unwrap();
+                    time = Some((schema.column(column).unwrap().0, (behind * 1e6) as i64));
+                    self.catalog.event_times.insert(name.clone(), column.to_owned());
+                }
+                other => panic!("{other}"),
+            }
+        }
+        self.catalog.topics.insert(name.clone(), schema.clone());
+        self.topics.insert(name, Topic { schema, key, time });
+        self.events.clear();
+    }
+
+    fn feed(&mut self, body: &str) {
+        self.events.clear();
+        let mut greatest: BTreeMap<Name, i64> = BTreeMap::new();
+        let lines = body.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
+        for (row, line) in lines.enumerate() {
+            let (name, json) = line.split_once(' ').expect("TOPIC {json}");
+            let name = Name::new(name).unwrap();
+            let topic = &self.topics[&name];
+            let decoded = Decoder::new(&topic.schema, Unknown::Reject).decode_lines(json.as_bytes()).unwrap();
+            assert!(decoded.refused.is_empty(), "{line}: {:?}", decoded.refused);
+            let mut stamp = Stamp::at(START + row as i64 * 1_000_000);
+            if let Some((place, behind)) = topic.time {
+                let times = decoded.rows.column(place).as_primitive::<TimestampMicrosecondType>();
+                if times.is_valid(0) {
+                    let time = times.value(0);
+                    let before = greatest.get(&name).copied().unwrap_or(i64::MIN);
+                    if time < before.saturating_sub(behind) {
+                        stamp = stamp.with(Stamp::LATE);
+                    }
+                    greatest.insert(name.clone(), before.max(time));
+                }
+            }
+            let stamps: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![stamp.0]).with_timezone("+00:00"));
+            let rows = topic.schema.with_system_column(&decoded.rows, stamps).unwrap();
+            let timed = self.topics.iter().filter_map(|(name, topic)| Some((name, topic.time?.1)));
+            let of = |(name, behind): (&Name, i64)| greatest.get(name).map_or(i64::MIN, |t| t.saturating_sub(behind));
+            let watermark = timed.map(of).min().unwrap_or(i64::MIN);
+            self.events.push(Event { topic: name, rows, watermark });
+        }
+    }
+
+    fn outcome(&self, head: &str, sql: &str) -> String {
+        let query = match plan_query(sql, &self.catalog) {
+            Ok(query) => Arc::new(query),
+            Err(errors) => return errors.iter().map(show).collect(),
+        };
+        let all: Vec<&Event> = self.events.iter().filter(|e| query.inputs().contains(&e.topic)).collect();
+        let whole = Outcome::of(&query, &runs(&all), usize::MAX);
+        for every in [usize::MAX, 1, 2, 3] {
+            let single: Vec<Event> = all.iter().map(|e| e.one()).collect();
+            let one = Outcome::of(&query, &single, every);
+            assert_eq!(one.text(&query), whole.text(&query), "{head}: event by event, restarted after {every}");
+        }
+        let keys = query.inputs().iter().map(|input| {
+            let own = &self.topics[input].key;
+            let key = match query.key(input) {
+                Some(asked) if !own.iter().all(|column| asked.contains(column)) => asked.to_vec(),
+                _ => own.clone(),
+            };
+            (input.clone(), key)
+        });
+        let keys: BTreeMap<Name, Vec<String>> = keys.collect();
+        if keys.values().all(|key| !key.is_empty()) {
+            for partitions in [2, 5] {
+                let parts = self.parts(&all, &keys, partitions);
+                let outcomes: Vec<Outcome> = parts.iter().map(|p| Outcome::of(&query, p, 2)).collect();
+                let mut lines: Vec<String> = outcomes.iter().flat_map(|o| o.lines(&query)).collect();
+                let mut expected = whole.lines(&query);
+                lines.sort();
+                expected.sort();
+                assert_eq!(lines, expected, "{head}: on {partitions} partitions");
+            }
+        }
+        format!("{}\n{}", query.schema(), whole.text(&query))
+    }
+
+    /// The events of each partition; watermarks are those of the producer, which is one.
+    fn parts(&self, events: &[&Event], keys: &BTreeMap<Name, Vec<String>>, partitions: u32) -> Vec<Vec<Event>> {
+        let mut parts: Vec<Vec<Event>> = (0..partitions).map(|_| Vec::new()).collect();
+        for event in events {
+            let topic = &self.topics[&event.topic];
+            let by = &keys[&event.topic];
+            let split = Partitioner::new(&topic.schema, by, partitions).unwrap().split(&event.rows).unwrap();
+            for (partition, part) in (0..).zip(&mut parts) {
+                let mine = split.parts.iter().find(|p| p.partition.0 == partition);
+                let rows = mine.map_or_else(|| RecordBatch::new_empty(event.rows.schema()), |p| p.rows.clone());
+                part.push(Event { topic: event.topic.clone(), rows, watermark: event.watermark });
+            }
+        }
+        parts
+    }
+}
+
+impl Event {
+    fn one(&self) -> Self {
+        Self { topic: self.topic.clone(), rows: self.rows.clone(), watermark: self.watermark }
+    }
+}
+
+/// Events of one topic without a break as one batch, with the last watermark.
+fn runs(events: &[&Event]) -> Vec<Event> {
+    let mut runs: Vec<Event> = Vec::new();
+    for event in events {
+        match runs.last_mut() {
+            Some(run) if run.topic == event.topic => {
+                let both = [&run.rows, &event.rows];
+                run.rows = arrow_select::concat::concat_batches(event.rows.schema_ref(), both).unwrap();
+                run.watermark = event.watermark;
+            }
+            _ => runs.push(event.one()),
+        }
+    }
+    runs
+}
+
+#[derive(Default)]
+struct Outcome {
+    rows: Vec<RecordBatch>,
+    notes: Vec<String>,
+}
+
+impl Outcome {
+    /// Runs the query on events; after every so many it is opened again from its changes.
+    fn of(query: &Arc<Query>, events: &[Event], every: usize) -> Self {
+        let lookups = LookupSet::default();
+        let mut outcome = Self::default();
+        let mut running = query.open().unwrap();
+        let mut kept: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+        for (at, event) in events.iter().enumerate() {
+            let step = running.push(&event.topic, &event.rows, &lookups).unwrap();
+            outcome.take(step, Some(&event.rows));
+            let step = running.advance(event.watermark, &lookups).unwrap();
+            outcome.take(step, None);
+            keep(&mut running, &mut kept);
+            if (at + 1) % every == 0 {
+                running = query.open().unwrap();
+                for (key, value) in &kept {
+                    running.restore(key, Some(value)).unwrap();
+                }
+            }
+        }
+        outcome.take(running.advance(i64::MAX, &lookups).unwrap(), None);
+        outcome
+    }
+
+    fn take(&mut self, step: Step, rows: Option<&RecordBatch>) {
+        self.rows.extend(step.rows);
+        let texts = |row: u32| {
+            let rows = rows.expect("rows were pushed");
+            let user = rows.slice(row as usize, 1);
+            let values = user.columns().iter().take(user.num_columns() - 1);
+            let values = values.map(|c| arrow_cast::display::array_value_to_string(c, 0).unwrap());
+            values.collect::<Vec<_>>().join(" ")
+        };
+        self.notes.extend(step.failed.iter().map(|f| format!("failed {}: {} {}", texts(f.row), f.code, f.reason)));
+        self.notes.extend(step.late.iter().map(|row| format!("late {}", texts(*row))));
+        self.notes.extend(step.derived.iter().map(|d| format!("derived {}: {} {}", d.row, d.code, d.reason)));
+        self.notes.extend(step.dropped.iter().map(|(name, n)| format!("dropped by {name}: {n}")));
+    }
+
+    fn lines(&self, query: &Query) -> Vec<String> {
+        let mut lines = Vec::new();
+        let encoder = Encoder::new(query.schema(), Decimals::Numbers);
+        self.rows.iter().for_each(|rows| encoder.encode(rows, &mut lines).unwrap());
+        let text = String::from_utf8(lines).unwrap();
+        text.lines().map(str::to_owned).chain(self.notes.iter().cloned()).collect()
+    }
+
+    fn text(&self, query: &Query) -> String {
+        self.lines(query).iter().map(|line| format!("{line}\n")).collect()
+    }
+}
+
+fn keep(running: &mut Running, kept: &mut BTreeMap<Vec<u8>, Vec<u8>>) {
+    let Some(changes) = running.changes() else { return };
+    for (key, value) in changes.iter() {
+        match value {
+            Some(value) => {
+                kept.insert(key.to_vec(), value.to_vec());
+            }
+            None => {
+                kept.remove(key);
+            }
+        }
+    }
+}
