@@ -5,15 +5,15 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::Context;
-use millstream_node::config::{Config, GenerateSettings};
+use millstream_node::config::{Config, GenerateKind, GenerateSettings};
 use millstream_node::connect::generate::{self, Counts, Settings, Simulator, generate_ndjson};
 
 use crate::failure::Failure;
 
-/// The settings of the pipeline's first `generate` source, as fast as it goes and without end.
+/// The settings of the pipeline's first source of made-up payments, as fast as it goes and without end.
 pub(super) fn settings(config: &Config) -> Option<Settings> {
-    let (_, source) = config.sources.iter().find(|(_, source)| source.generate.is_some())?;
-    source.generate.as_ref().map(unbounded)
+    let made = config.sources.iter().filter_map(|(_, source)| source.generate.as_ref());
+    made.filter(|made| made.kind == GenerateKind::CardTransactions).map(unbounded).next()
 }
 
 fn unbounded(from: &GenerateSettings) -> Settings {

@@ -1,56 +1,67 @@
-//! Card payments with labelled fraud, made up: traffic for examples, tests and benchmarks.
+//! Made-up events: traffic for examples, tests and benchmarks.
 //!
-//! After the simulator in *Reproducible Machine Learning for Credit Card Fraud Detection: Practical Handbook* by
-//! Le Borgne, Siblini, Lebichot and Bontempi (2022), chapter 3, "Simulator"; the code is our own. What is the book's
-//! and what is ours stands in `population.rs` and `day.rs`. Ours besides: the event's text ids, currency and country
-//! (of the merchant's place), milliseconds, arrival up to 5 s out of order, and `bad` events.
+//! A [`World`] is an endless stream of events that depends on its settings and the event's number only, so it can be
+//! resumed at any event and repeated exactly. Event times are simulated: the first day is `start` whatever the `rate`.
 //!
-//! The stream depends on the seed and the event's number only: it can be resumed at any event by making one simulated
-//! day. Event times are simulated too: the first day is `start` (2026-01-01 unless set) whatever the `rate`, and a day
-//! passes with about 1.9 events per customer, so that a run can be repeated exactly.
+//! | world | events |
+//! | --- | --- |
+//! | [`payments`] | card payments with labelled fraud |
+//! | [`nexmark`] | the persons, auctions and bids of the Nexmark benchmark |
+//! | [`market`] | ticks of a stock exchange, and orders of its accounts |
+//! | [`inventory`] | movements of stock from several sales channels |
+//!
+//! A world knows nothing of rates and commits; that is [`GenerateSource`]'s.
 
-mod day;
-mod population;
+mod digits;
+mod fit;
+pub mod inventory;
+pub mod market;
+mod model;
+pub mod nexmark;
+mod numbered;
+pub mod payments;
 mod random;
-mod rows;
-mod simulator;
 mod source;
 #[cfg(test)]
 mod tests;
-mod write;
+mod world;
 
 use chrono::NaiveDate;
 
-pub use simulator::{Bad, Counts, Payment, Place, Simulator};
+pub use payments::{
+    Bad, CUSTOMERS_MAX, Counts, MERCHANTS_MAX, Payment, Place, Settings, Simulator, columns, generate_customers_csv,
+    generate_merchants_csv, generate_ndjson, schema,
+};
 pub use source::GenerateSource;
-pub use write::{generate_customers_csv, generate_merchants_csv, generate_ndjson};
+pub use world::World;
 
-use crate::event::{Column, ColumnType, Schema};
-
-/// The most customers: their day must be made in about a second.
-pub const CUSTOMERS_MAX: u32 = 500_000;
-/// The most merchants.
-pub const MERCHANTS_MAX: u32 = 1_000_000;
 /// The fastest rate that can be kept in step.
 pub const RATE_MAX: f64 = 10_000_000.0;
 
-/// What to make.
+/// What all worlds but the payments' are told: how much, how fast, which one, from when.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
+pub struct Supply {
     /// Events per second; unset: as fast as they are taken.
     pub rate: Option<f64>,
     /// How many events; unset: without end.
     pub count: Option<u64>,
     /// Another seed, another world.
     pub seed: u64,
-    /// How many customers (cards), 1 to [`CUSTOMERS_MAX`].
-    pub customers: u32,
-    /// How many merchants, 1 to [`MERCHANTS_MAX`].
-    pub merchants: u32,
-    /// The share of bad events, 0 to 1.
-    pub bad: f64,
     /// The first simulated day.
     pub start: NaiveDate,
+}
+
+impl Default for Supply {
+    fn default() -> Self {
+        Self { rate: None, count: None, seed: 1, start: NaiveDate::from_ymd_opt(2026, 1, 1).unwrap_or_default() }
+    }
+}
+
+impl Supply {
+    /// Microseconds from 1970 to the first simulated day.
+    pub(crate) fn start_micros(&self) -> i64 {
+        days_of(self.start) * 86_400_000_000
+    }
 }
 
 /// A setting that makes no sense.
@@ -65,62 +76,26 @@ pub struct SettingsError {
     pub allowed: String,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            rate: None,
-            count: None,
-            seed: 1,
-            customers: 5_000,
-            merchants: 10_000,
-            bad: 0.015,
-            start: NaiveDate::from_ymd_opt(2026, 1, 1).unwrap_or_default(),
-        }
+/// Days from 1970 to a day.
+fn days_of(day: NaiveDate) -> i64 {
+    day.signed_duration_since(NaiveDate::default()).num_days()
+}
+
+fn check_rate(rate: Option<f64>) -> Result<(), SettingsError> {
+    match rate.filter(|rate| !(*rate > 0.0 && *rate <= RATE_MAX)) {
+        None => Ok(()),
+        Some(rate) => Err(SettingsError {
+            setting: "rate",
+            value: rate.to_string(),
+            allowed: format!("above 0 and at most {RATE_MAX}"),
+        }),
     }
 }
 
-impl Settings {
-    /// Days from 1970 to the first simulated day.
-    pub(crate) fn start_day(&self) -> i64 {
-        self.start.signed_duration_since(NaiveDate::default()).num_days()
+/// Whether `value` is 1 to `max`.
+fn check_size(setting: &'static str, value: u32, max: u32) -> Result<(), SettingsError> {
+    if (1..=max).contains(&value) {
+        return Ok(());
     }
-
-    /// Whether all settings make sense.
-    pub fn check(&self) -> Result<(), SettingsError> {
-        let fault = |setting, value: String, allowed: String| Err(SettingsError { setting, value, allowed });
-        if !(1..=CUSTOMERS_MAX).contains(&self.customers) {
-            return fault("customers", self.customers.to_string(), format!("1 to {CUSTOMERS_MAX}"));
-        }
-        if !(1..=MERCHANTS_MAX).contains(&self.merchants) {
-            return fault("merchants", self.merchants.to_string(), format!("1 to {MERCHANTS_MAX}"));
-        }
-        if !(0.0..=1.0).contains(&self.bad) {
-            return fault("bad", self.bad.to_string(), "0 to 1 (0.015 is 1.5 %)".to_owned());
-        }
-        if let Some(rate) = self.rate.filter(|rate| !(*rate > 0.0 && *rate <= RATE_MAX)) {
-            return fault("rate", rate.to_string(), format!("above 0 and at most {RATE_MAX}"));
-        }
-        Ok(())
-    }
-}
-
-/// The columns of a payment. A topic may leave columns out, but not `id`, and not rename or retype them.
-pub fn columns() -> Vec<Column> {
-    vec![
-        Column::required("id", ColumnType::String),
-        Column::required("card_id", ColumnType::String),
-        Column::nullable("merchant_id", ColumnType::String),
-        Column::required("amount", ColumnType::Decimal { precision: 12, scale: 2 }),
-        Column::nullable("currency", ColumnType::String),
-        Column::nullable("country", ColumnType::String),
-        Column::required("at", ColumnType::Timestamp),
-        Column::nullable("fraud", ColumnType::Bool),
-        Column::nullable("scenario", ColumnType::Int),
-    ]
-}
-
-/// [`columns`] as a schema.
-pub fn schema() -> Schema {
-    // The names are distinct, so this is never empty.
-    Schema::new(columns()).unwrap_or_else(|_| unreachable!("the columns of a payment are distinct"))
+    Err(SettingsError { setting, value: value.to_string(), allowed: format!("1 to {max}") })
 }

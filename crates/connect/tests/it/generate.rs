@@ -1,6 +1,6 @@
 use millstream_connect::GenerateSource;
 use millstream_connect::event::{Column, ColumnType, Schema};
-use millstream_connect::generate::{self, Settings, Simulator, generate_ndjson};
+use millstream_connect::generate::{self, Settings, Simulator, Supply, World, generate_ndjson, nexmark};
 use millstream_connect::service::Source;
 
 use crate::support::{next, open};
@@ -108,6 +108,23 @@ async fn a_topic_with_other_columns_is_refused_with_both() {
     let schema = Schema::new(vec![Column::required("amount", ColumnType::Double)]).unwrap();
     let error = open(&GenerateSource::new(settings(), schema).unwrap(), None).await.err().unwrap();
     assert!(error.to_string().contains("column `amount` is decimal(12,2) there and double here"), "{error}");
+}
+
+#[tokio::test]
+async fn sources_of_one_nexmark_count_end_at_the_same_event() {
+    let supply = Supply { count: Some(10_000), ..Supply::default() };
+    let mut rows = Vec::new();
+    for kind in [nexmark::Kind::Persons, nexmark::Kind::Auctions, nexmark::Kind::Bids] {
+        let world = World::Nexmark(nexmark::Settings { supply: supply.clone(), kind });
+        let source = GenerateSource::of(world.clone(), world.schema()).unwrap();
+        let mut task = open(&source, None).await.unwrap();
+        let mut sum = 0;
+        while let Some(intake) = next(&mut task).await.unwrap() {
+            sum += intake.rows.num_rows();
+        }
+        rows.push(sum);
+    }
+    assert_eq!(rows, [200, 600, 9200]);
 }
 
 /// The example's lookup files are those of its simulator's seed; `UPDATE=1` writes them.

@@ -2,10 +2,10 @@
 
 use super::decode::{Decoder, Later, first_line};
 use super::read::{check_format, format_of, read_compression, read_file_format, read_text_format};
-use super::scalars;
+use super::read_generate::read_generate;
 use super::settings::*;
 use super::source_text::{Span, Spanned};
-use super::yaml::{Node, Value};
+use super::yaml::Node;
 use crate::diagnostic::Diagnostic;
 
 const KINDS: [&str; 4] = ["http", "file", "stdin", "generate"];
@@ -146,37 +146,4 @@ fn read_stdin(decoder: &mut Decoder<'_>, node: &Node) -> Option<StdinSettings> {
     }
     let f = decoder.fields(node, first_line(node.span), "`stdin`", &["format"], &[])?;
     Some(StdinSettings { format: f.get("format").and_then(|n| read_text_format(decoder, n)) })
-}
-
-fn read_generate(decoder: &mut Decoder<'_>, node: &Node) -> Option<GenerateSettings> {
-    let keys = ["kind", "rate", "count", "seed", "customers", "merchants", "start", "bad"];
-    let f = decoder.fields(node, first_line(node.span), "`generate`", &keys, &[])?;
-    let kind = match f.get("kind") {
-        None => Some(GenerateKind::CardTransactions),
-        Some(n) => decoder.choice(n, "`kind`", &[("card_transactions", GenerateKind::CardTransactions)]),
-    };
-    let rate = f.get("rate").and_then(|n| {
-        decoder.parsed(n, "`rate`", "events per second", |t| match t.parse::<f64>() {
-            Ok(rate) if rate > 0.0 && rate <= 1e9 => Ok(rate),
-            _ => Err("a number of events per second above 0".into()),
-        })
-    });
-    let mut number = |key: &str, min: u64, max: u64| {
-        f.get(key).and_then(|n| decoder.integer(n, &format!("`{key}`"), min, max)).map(|n| n.value)
-    };
-    let (count, seed) = (number("count", 1, u64::MAX), number("seed", 0, u64::MAX));
-    let (customers, merchants) = (number("customers", 1, 10_000_000), number("merchants", 1, 10_000_000));
-    Some(GenerateSettings {
-        kind: kind?,
-        rate,
-        count,
-        seed,
-        customers,
-        merchants,
-        start: f.get("start").and_then(|n| match &n.value {
-            Value::Scalar(_) => decoder.text(n, "`start`"),
-            _ => None,
-        }),
-        bad: f.get("bad").and_then(|n| decoder.parsed(n, "`bad`", "a share such as `1.5%`", scalars::share)),
-    })
 }

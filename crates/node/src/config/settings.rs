@@ -374,7 +374,7 @@ pub struct StdinSettings {
 #[derive(Debug, Clone, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct GenerateSettings {
-    /// What is made up: `card_transactions`.
+    /// What is made up. Default `card_transactions`.
     pub kind: GenerateKind,
     /// Events per second. Default: as fast as possible.
     pub rate: Option<f64>,
@@ -382,16 +382,24 @@ pub struct GenerateSettings {
     pub count: Option<u64>,
     /// Chooses the events. Default 1.
     pub seed: Option<u64>,
-    /// How many customers there are.
-    pub customers: Option<u64>,
-    /// How many merchants there are.
-    pub merchants: Option<u64>,
     /// The first day, e.g. `2026-01-01`.
     #[schemars(with = "Option<String>")]
     pub start: Option<Spanned<String>>,
-    /// The share of events with something wrong, e.g. `1.5%`.
+    /// `card_transactions`: how many customers there are.
+    pub customers: Option<u64>,
+    /// `card_transactions`: how many merchants there are.
+    pub merchants: Option<u64>,
+    /// `card_transactions`: the share of events with something wrong, e.g. `1.5%`.
     #[schemars(with = "Option<String>")]
     pub bad: Option<f64>,
+    /// `ticks` and `orders`: how many symbols are traded, up to 200. Default 50.
+    pub symbols: Option<u64>,
+    /// `orders`: how many accounts trade. Default 100.
+    pub accounts: Option<u64>,
+    /// `inventory`: how many SKUs there are. Default 1,000.
+    pub skus: Option<u64>,
+    /// `inventory`: how many warehouses there are, up to 100. Default 4.
+    pub warehouses: Option<u64>,
 }
 
 /// What is made up.
@@ -400,6 +408,18 @@ pub struct GenerateSettings {
 pub enum GenerateKind {
     /// Card payments with customers, merchants and labelled fraud.
     CardTransactions,
+    /// The persons of the Nexmark benchmark; `rate` and `count` are those of its three kinds together.
+    NexmarkPersons,
+    /// The auctions of the Nexmark benchmark.
+    NexmarkAuctions,
+    /// The bids of the Nexmark benchmark.
+    NexmarkBids,
+    /// Prices and volumes of a stock exchange.
+    Ticks,
+    /// Filled orders at it.
+    Orders,
+    /// Movements of stock from several sales channels.
+    Inventory,
 }
 
 /// A step of the pipeline.

@@ -71,6 +71,10 @@ pub(super) fn source(settings: &SourceSettings, schema: &Schema, dir: &Path) -> 
         optional(&mut d, "generate.merchants", generate.merchants);
         optional(&mut d, "generate.start", generate.start.as_ref().map(|s| &s.value));
         optional(&mut d, "generate.bad", generate.bad);
+        optional(&mut d, "generate.symbols", generate.symbols);
+        optional(&mut d, "generate.accounts", generate.accounts);
+        optional(&mut d, "generate.skus", generate.skus);
+        optional(&mut d, "generate.warehouses", generate.warehouses);
     }
     d
 }

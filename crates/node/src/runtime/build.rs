@@ -12,10 +12,11 @@ use millstream_service::{
     BATCH_ROWS_DEFAULT, Check, LookupHandle, ServiceDef, SinkDef, Source as RunningSource, SourceDef, Work,
 };
 
+use super::world::world;
 use crate::api::{ApiError, codes};
 use crate::config::{
-    Compression, EmbeddedSettings, FileSourceSettings, Format, GenerateSettings, HttpSourceSettings,
-    LookupFileSettings, SinkSettings, Sync, UnknownFields, format_of,
+    Compression, EmbeddedSettings, FileSourceSettings, Format, HttpSourceSettings, LookupFileSettings, SinkSettings,
+    Sync, UnknownFields, format_of,
 };
 use crate::plan::{Lookup, Pipeline, Service, Sink, Source};
 
@@ -139,7 +140,7 @@ pub(crate) fn source(source: &Source) -> Result<SourceDef, ApiError> {
     let running: Arc<dyn RunningSource> = if let Some(file) = &settings.file {
         Arc::new(connect::FileSource::new(file_settings(file, extra), source.schema.clone()))
     } else if let Some(generate) = &settings.generate {
-        let made = connect::GenerateSource::new(generate_settings(source, generate)?, source.schema.clone());
+        let made = connect::GenerateSource::of(world(source, generate)?, source.schema.clone());
         Arc::new(made.map_err(|e| wrong(source, e.to_string()))?)
     } else {
         let form = settings.stdin.as_ref().and_then(|s| s.format);
@@ -198,23 +199,6 @@ fn file_settings(file: &FileSourceSettings, unknown: Unknown) -> connect::file::
     settings
 }
 
-fn wrong(source: &Source, why: String) -> ApiError {
+pub(super) fn wrong(source: &Source, why: String) -> ApiError {
     ApiError::new(codes::PIPELINE_WRONG, format!("source `{}`: {why}", source.name))
-}
-
-fn generate_settings(source: &Source, given: &GenerateSettings) -> Result<connect::generate::Settings, ApiError> {
-    let mut settings = connect::generate::Settings::default();
-    let number = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
-    settings.rate = given.rate;
-    settings.count = given.count;
-    settings.seed = given.seed.unwrap_or(settings.seed);
-    settings.customers = given.customers.map_or(settings.customers, number);
-    settings.merchants = given.merchants.map_or(settings.merchants, number);
-    settings.bad = given.bad.unwrap_or(settings.bad);
-    if let Some(start) = &given.start {
-        settings.start =
-            start.value.parse().map_err(|_| wrong(source, "`start` is no day; write 2026-01-01".into()))?;
-    }
-    settings.check().map_err(|e| wrong(source, e.to_string()))?;
-    Ok(settings)
 }

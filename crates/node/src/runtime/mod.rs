@@ -20,6 +20,7 @@ pub(crate) mod stored;
 mod unread;
 mod usage;
 mod view;
+mod world;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -9,7 +9,7 @@
 //! A day depends on (seed, day) only, so that any day can be made without those before it.
 
 use super::population::Population;
-use super::random::Random;
+use crate::generate::random::Random;
 
 /// Milliseconds of a day.
 pub(crate) const DAY_MS: u32 = 86_400_000;

@@ -2,8 +2,8 @@
 
 use super::day::{DAY_MS, Draft, day};
 use super::population::Population;
-use super::random::mix;
 use super::{Settings, SettingsError};
+use crate::generate::random::mix;
 
 /// Milliseconds from 1970 to the first simulated day are days times this.
 const DAY_MILLIS: i64 = DAY_MS as i64;

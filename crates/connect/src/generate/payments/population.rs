@@ -9,7 +9,7 @@
 use std::io::{self, Write};
 
 use super::Settings;
-use super::random::Random;
+use crate::generate::random::Random;
 
 /// The side of the square.
 const SIDE: f64 = 100.0;

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use chrono::{Datelike, Days, NaiveDate};
 
 use super::simulator::{Bad, Counts, Payment, Simulator};
+use crate::generate::digits::{digits, number};
 
 /// Bytes gathered before they are written.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -104,27 +105,6 @@ impl Lines {
         digits(u64::from(ms), 3, out);
         out.push(b'Z');
     }
-}
-
-/// The text of an id, e.g. `C00042`.
-pub(crate) fn number(letter: u8, value: u64, width: usize, out: &mut Vec<u8>) {
-    out.push(letter);
-    digits(value, width, out);
-}
-
-/// Decimal digits, with zeros in front up to `width`.
-fn digits(mut value: u64, width: usize, out: &mut Vec<u8>) {
-    let mut text = [b'0'; 20];
-    let mut used = 0;
-    for digit in text.iter_mut().rev() {
-        *digit = b'0' + (value % 10) as u8;
-        value /= 10;
-        used += 1;
-        if value == 0 && used >= width {
-            break;
-        }
-    }
-    out.extend_from_slice(text.get(20 - used..).unwrap_or_default());
 }
 
 fn money(cents: i64, out: &mut Vec<u8>) {
