@@ -13,13 +13,22 @@ pub struct LookupSchema {
     pub key: Vec<String>,
 }
 
+/// Where a topic's event time is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimeColumn {
+    /// The column.
+    pub name: String,
+    /// What is added to its value, in microseconds: the event time of a window's row is `window_end` - 1.
+    pub plus_us: i64,
+}
+
 /// The topics and lookups that a query may name.
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
     /// Topics by name.
     pub topics: BTreeMap<Name, Schema>,
-    /// The column with the event time, of topics that have one.
-    pub event_times: BTreeMap<Name, String>,
+    /// The event time, of topics that have one.
+    pub event_times: BTreeMap<Name, TimeColumn>,
     /// Lookups by name.
     pub lookups: BTreeMap<Name, LookupSchema>,
 }

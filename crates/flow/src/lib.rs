@@ -49,7 +49,7 @@ mod rules;
 mod sql;
 mod stream;
 
-pub use catalog::{Catalog, LookupSchema};
+pub use catalog::{Catalog, LookupSchema, TimeColumn};
 pub use error::{Span, SqlError};
 pub use lookup::{LookupError, LookupSet, LookupTable};
 pub use outcome::{Failed, Origin, Processed, REASON_CHARS_MAX};

@@ -108,13 +108,15 @@ async fn run(log: Arc<dyn Log>, hops: usize) -> u64 {
             name: name(&format!("s{hop}")),
             version: "1".into(),
             inputs: vec![name(&format!("t{hop}"))],
-            columns: None,
+            aliases: Default::default(),
+            columns: Default::default(),
             check: None,
             work: Work::None,
             output: Output::To(name(&format!("t{}", hop + 1))),
             instances: 1,
             batch_rows_max: 8192,
             lookups: vec![],
+            late: Default::default(),
         };
         runner.start_service(def).await.unwrap();
     }

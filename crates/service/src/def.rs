@@ -26,12 +26,14 @@ pub struct ServiceDef {
     pub name: Name,
     /// The version: a hash of all that decides what it does.
     pub version: String,
-    /// The topics it reads. With a query: the query's one topic. Several inputs have the same number of partitions and
-    /// the same columns.
+    /// The topics it reads. Several have the same number of partitions, and, but for a query over several topics, the
+    /// same columns.
     pub inputs: Vec<Name>,
-    /// The columns of the inputs that it was planned for: further ones, which a topic may have, it does not see.
-    /// `None`: those that the first input has when it is started.
-    pub columns: Option<Schema>,
+    /// The names that the query has for the inputs, where they are others.
+    pub aliases: BTreeMap<Name, Name>,
+    /// The columns of the inputs that it was planned for: further ones, which a topic may have, it does not see. An
+    /// input that is not among them is seen with all that it has when the service is started.
+    pub columns: BTreeMap<Name, Schema>,
     /// The rules that events must pass.
     pub check: Option<Check>,
     /// What is done with them.
@@ -44,6 +46,28 @@ pub struct ServiceDef {
     pub batch_rows_max: usize,
     /// The lookups that the query joins.
     pub lookups: Vec<LookupHandle>,
+    /// What happens to events that come too late for a step that needs event time.
+    pub late: Late,
+}
+
+/// What happens to events that came later than their producer had promised, at a step that needs event time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Late {
+    /// They become dead letters with the code `late`.
+    #[default]
+    DeadLetter,
+    /// They are dropped and counted.
+    Drop,
+}
+
+impl ServiceDef {
+    /// The query, if it keeps state.
+    pub(crate) fn stateful(&self) -> Option<&Arc<Query>> {
+        match &self.work {
+            Work::Query(query) if query.is_stateful() => Some(query),
+            _ => None,
+        }
+    }
 }
 
 /// Named rules and what happens to events that break one.

@@ -28,6 +28,7 @@ mod runner;
 mod service;
 mod sink;
 mod source;
+pub mod state;
 mod status;
 mod supervise;
 mod task;
@@ -39,7 +40,8 @@ pub use millstream_log::{Clock, SystemClock};
 
 pub use component::{INSTANCES_MAX, lag_of};
 pub use def::{
-    BATCH_ROWS_DEFAULT, BROKEN_RULES, Check, Else, Output, Processor, ServiceDef, SinkDef, SourceDef, Work, tagged,
+    BATCH_ROWS_DEFAULT, BROKEN_RULES, Check, Else, Late, Output, Processor, ServiceDef, SinkDef, SourceDef, Work,
+    tagged,
 };
 pub use error::{ConnectError, Error};
 pub use lookup::{LookupHandle, LookupPublisher, LookupStatus};

@@ -23,6 +23,7 @@ pub struct Meters {
     pub(crate) events_out: AtomicU64,
     pub(crate) dropped_by_check: AtomicU64,
     pub(crate) dropped_by_route: AtomicU64,
+    pub(crate) dropped_late: AtomicU64,
     pub(crate) commits: AtomicU64,
     pub(crate) commits_failed: AtomicU64,
     pub(crate) restarts: AtomicU64,
@@ -62,6 +63,9 @@ pub struct Counts {
     /// Events that no case of a route with `otherwise: drop` took.
     #[serde(default)]
     pub dropped_by_route: u64,
+    /// Events that came too late and were dropped, as `late: drop` says.
+    #[serde(default)]
+    pub dropped_late: u64,
     /// Events that inner joins dropped, by lookup.
     pub dropped_by_lookup: BTreeMap<Name, u64>,
     /// Commits that succeeded.
@@ -84,7 +88,7 @@ pub struct Counts {
 impl Counts {
     /// All events left out on purpose: by a check, a lookup join or a route.
     pub fn dropped_total(&self) -> u64 {
-        self.dropped_by_check + self.dropped_by_route + self.dropped_by_lookup.values().sum::<u64>()
+        self.dropped_by_check + self.dropped_by_route + self.dropped_late + self.dropped_by_lookup.values().sum::<u64>()
     }
 
     /// All dead letters.
@@ -102,6 +106,7 @@ pub(crate) struct Tally {
     pub(crate) broken_rules: Vec<(String, u64)>,
     pub(crate) dropped_by_check: u64,
     pub(crate) dropped_by_route: u64,
+    pub(crate) dropped_late: u64,
     pub(crate) dropped_by_lookup: Vec<(Name, u64)>,
 }
 
@@ -125,6 +130,7 @@ impl Tally {
         self.events_in += other.events_in;
         self.dropped_by_check += other.dropped_by_check;
         self.dropped_by_route += other.dropped_by_route;
+        self.dropped_late += other.dropped_late;
         for (topic, n) in &other.out {
             self.out(topic, *n);
         }
@@ -157,6 +163,7 @@ impl Meters {
             broken_rules: self.broken_rules.lock().clone(),
             dropped_by_check: get(&self.dropped_by_check),
             dropped_by_route: get(&self.dropped_by_route),
+            dropped_late: get(&self.dropped_late),
             dropped_by_lookup: self.dropped_by_lookup.lock().clone(),
             commits: get(&self.commits),
             commits_failed: get(&self.commits_failed),
@@ -174,6 +181,7 @@ impl Meters {
         add(&self.events_in, tally.events_in);
         add(&self.dropped_by_check, tally.dropped_by_check);
         add(&self.dropped_by_route, tally.dropped_by_route);
+        add(&self.dropped_late, tally.dropped_late);
         if !tally.out.is_empty() {
             add(&self.events_out, tally.out.iter().map(|(_, n)| n).sum());
             let mut topics = self.out_by_topic.lock();

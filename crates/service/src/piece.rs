@@ -18,6 +18,8 @@ pub(crate) struct Piece {
     /// The physical columns that the service was planned against.
     pub(crate) rows: RecordBatch,
     pub(crate) origins: Origins,
+    /// The number of the service's input that they are of.
+    pub(crate) input: usize,
 }
 
 /// Where each row of a piece comes from.
@@ -67,7 +69,7 @@ impl Origins {
 impl Piece {
     /// Some of the rows.
     pub(crate) fn slice(&self, at: usize, rows: usize) -> Self {
-        Self { rows: self.rows.slice(at, rows), origins: self.origins.slice(at, rows) }
+        Self { rows: self.rows.slice(at, rows), origins: self.origins.slice(at, rows), input: self.input }
     }
 
     /// When a row entered the pipeline.
@@ -121,7 +123,7 @@ fn join(topic: &Name, partition: PartitionId, schema: &Schema, group: &[&Batch])
         many => arrow_select::concat::concat_batches(schema.physical(), many)?,
     };
     let origins = Origins::Topic { topic: topic.clone(), partition, batches: places };
-    Ok(Piece { rows, origins })
+    Ok(Piece { rows, origins, input: 0 })
 }
 
 #[cfg(test)]

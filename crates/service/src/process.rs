@@ -3,6 +3,8 @@
 //! An event that fails anywhere fails as a whole: none of the rows derived from it goes out, so that replaying its dead
 //! letter makes each of them exactly once.
 
+mod with_state;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -23,14 +25,21 @@ use crate::placing::{Outlet, Placed, filter, keeps_place};
 /// A service's definition, prepared for one partition of its inputs.
 pub(crate) struct Plan {
     def: Arc<ServiceDef>,
-    /// The columns of the inputs.
-    schema: Schema,
+    /// The inputs, in the order of the definition.
+    sides: Vec<Side>,
     /// The columns behind the check.
     checked: Schema,
     /// The output topics: one, or the route's targets in its order.
     outlets: Vec<Outlet>,
     /// Where events that break a rule go, with `else: <topic>`.
     aside: Option<Outlet>,
+    /// Writes rows of the output.
+    made: Encoder,
+}
+
+/// What is known of an input.
+struct Side {
+    schema: Schema,
     encoder: Encoder,
     key: Option<Partitioner>,
 }
@@ -89,12 +98,13 @@ struct Failure {
 }
 
 impl Plan {
-    /// Prepares a definition whose inputs all have the columns of `lead`; `topic` finds a topic.
+    /// Prepares a definition; `inputs` have the columns that it was planned for; `topic` finds a topic.
     pub(crate) fn new(
         def: Arc<ServiceDef>,
-        lead: &TopicInfo,
+        inputs: &[TopicInfo],
         topic: &dyn Fn(&Name) -> Option<TopicInfo>,
     ) -> Result<Self, Broken> {
+        let lead = inputs.first().ok_or("it has no input")?;
         let schema = lead.spec.schema.clone();
         let tags = def.check.as_ref().is_some_and(|c| c.otherwise == Else::Tag);
         let checked = if tags { tagged(&schema).map_err(|e| e.to_string())? } else { schema.clone() };
@@ -126,14 +136,18 @@ impl Plan {
             }
             _ => None,
         };
-        let encoder = Encoder::new(&schema, Decimals::Numbers);
-        let key = Partitioner::new(&schema, &lead.spec.key, 1).ok();
-        Ok(Self { def, schema, checked, outlets, aside, encoder, key })
+        let side = |info: &TopicInfo| Side {
+            schema: info.spec.schema.clone(),
+            encoder: Encoder::new(&info.spec.schema, Decimals::Numbers),
+            key: Partitioner::new(&info.spec.schema, &info.spec.key, 1).ok(),
+        };
+        let sides = inputs.iter().map(side).collect();
+        Ok(Self { def, sides, checked, outlets, aside, made: Encoder::new(&made, Decimals::Numbers) })
     }
 
-    /// The columns that pieces must have.
-    pub(crate) fn schema(&self) -> &Schema {
-        &self.schema
+    /// The columns that pieces of an input must have, by its number.
+    pub(crate) fn schema(&self, input: usize) -> Option<&Schema> {
+        self.sides.get(input).map(|side| &side.schema)
     }
 
     /// Processes a piece from partition `from` of an input.
@@ -278,14 +292,15 @@ impl Plan {
     }
 
     fn letter(&self, piece: &Piece, row: usize, failure: Failure) -> Letter {
-        let key = self.key.as_ref().and_then(|key| key.key_bytes(&piece.rows, row).ok().flatten());
+        let side = self.sides.get(piece.input);
+        let key = side.and_then(|s| s.key.as_ref()).and_then(|key| key.key_bytes(&piece.rows, row).ok().flatten());
         Letter {
             code: failure.code,
             reason: failure.reason,
             rules: failure.rules,
             origin: piece.origins.of(row),
             key: key.map(|key| String::from_utf8_lossy(&key).into_owned()),
-            event: self.encoder.encode_row(&piece.rows, row).ok(),
+            event: side.and_then(|side| side.encoder.encode_row(&piece.rows, row).ok()),
             ingested_at: piece.ingested_at(row),
             ..Letter::default()
         }

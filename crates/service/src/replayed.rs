@@ -4,13 +4,22 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type, TimestampMicrosecondType};
-use arrow_array::{Array, ArrayRef, RecordBatch, TimestampMicrosecondArray};
+use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, TimestampMicrosecondArray};
 use millstream_event::json::Decoder;
 use millstream_event::{Name, Schema, Unknown};
 
 use crate::letters::{Letter, Origin};
 use crate::piece::{Origins, Piece};
 use crate::process::Broken;
+
+/// The rows of the replay topic whose events stand in the topic `topics[input]`; the first input also takes those of topics
+/// that the service does not read any more.
+pub(crate) fn of_input(rows: &RecordBatch, topics: &[Name], input: usize) -> Result<RecordBatch, Broken> {
+    let columns = Columns::of(rows).ok_or("the replay topic does not have its columns")?;
+    let place = |row: usize| topics.iter().position(|t| t.as_str() == columns.topic.value(row)).unwrap_or(0);
+    let mine: BooleanArray = (0..rows.num_rows()).map(|row| Some(place(row) == input)).collect();
+    arrow_select::filter::filter_record_batch(rows, &mine).map_err(|e| e.to_string())
+}
 
 /// Decodes replayed events. Those that do not fit the service's input any more are refused again.
 pub(crate) fn piece(rows: &RecordBatch, schema: &Schema) -> Result<(Piece, Vec<Letter>), Broken> {
@@ -40,7 +49,7 @@ pub(crate) fn piece(rows: &RecordBatch, schema: &Schema) -> Result<(Piece, Vec<L
     let rows = schema.with_system_column(&decoded.rows, times).map_err(|e| e.to_string())?;
     let origins = good().map(|row| columns.origin(row)).collect::<Option<Vec<_>>>();
     let origins = origins.ok_or("the replay topic names a topic that is no name")?;
-    Ok((Piece { rows, origins: Origins::Each(origins) }, letters))
+    Ok((Piece { rows, origins: Origins::Each(origins), input: 0 }, letters))
 }
 
 struct Columns<'a> {

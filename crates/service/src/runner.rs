@@ -16,6 +16,7 @@ use crate::dead_letter;
 use crate::dead_letters::{self, Action, Answer, LetterView, Select};
 use crate::def::{ServiceDef, SinkDef, SourceDef};
 use crate::meters::Counts;
+use crate::state;
 use crate::status::{Kind, State, Status};
 use crate::task::Job;
 
@@ -86,7 +87,7 @@ impl Runner {
     pub async fn start_service(&self, def: ServiceDef) -> Result<Handle, Error> {
         let name = def.name.clone();
         self.vacant(&name)?;
-        let inputs = self.infos(&name, &def.inputs, &|_| def.columns.as_ref())?;
+        let inputs = self.infos(&name, &def.inputs, &|topic| def.columns.get(topic))?;
         let lead = inputs.first().ok_or_else(|| wrong(&name, "it has no input"))?;
         let partitions = lead.spec.partitions;
         if let Some(other) = inputs.iter().find(|i| i.spec.partitions != partitions) {
@@ -99,6 +100,10 @@ impl Runner {
         let own = dead_letter::service_topics(&name, partitions).map_err(|e| wrong(&name, &e.to_string()))?;
         for spec in own {
             self.log.create_topic(spec).await?;
+        }
+        if def.stateful().is_some() {
+            let changelog = state::topic(&name, partitions).map_err(|e| wrong(&name, &e.to_string()))?;
+            self.log.create_topic(changelog).await?;
         }
         let topics = dead_letter::Topics::of(&name).map_err(|e| wrong(&name, &e.to_string()))?;
         let mut read: Vec<(Name, u32)> = def.inputs.iter().map(|i| (i.clone(), partitions)).collect();

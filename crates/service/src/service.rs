@@ -19,12 +19,13 @@ use crate::dead_letter::Topics;
 use crate::def::ServiceDef;
 use crate::flight::{Flight, commit_of};
 use crate::inputs::{Inputs, Run, extend};
-use crate::letters::Sender;
+use crate::letters::{Origin, Sender};
 use crate::lookup::Lookups;
 use crate::meters::Tally;
 use crate::piece::{Piece, pieces};
 use crate::process::{Plan, Staged};
 use crate::replayed;
+use crate::state::State as Kept;
 use crate::status::State;
 use crate::supervise::message_of;
 use crate::task::{Context, End, Fault, Job};
@@ -38,21 +39,22 @@ const DEATHS_BEFORE_ISOLATION: u32 = 3;
 pub(crate) fn job(def: ServiceDef, inputs: Vec<TopicInfo>) -> Result<Arc<dyn Job>, Error> {
     let wrong = |why: String| Error::Definition { name: def.name.clone(), why };
     let topics = Topics::of(&def.name).map_err(|e| wrong(e.to_string()))?;
-    let lead = inputs.first().ok_or_else(|| wrong("it has no input".into()))?.clone();
-    if let Some(other) = inputs.iter().find(|i| i.spec.schema != lead.spec.schema) {
+    let lead = inputs.first().ok_or_else(|| wrong("it has no input".into()))?;
+    let differ = inputs.iter().find(|i| i.spec.schema != lead.spec.schema);
+    if let Some(other) = differ.filter(|_| def.stateful().is_none()) {
         return Err(wrong(format!(
             "its inputs must have the same columns; `{}` has ({}), `{}` has ({})",
             lead.spec.name, lead.spec.schema, other.spec.name, other.spec.schema
         )));
     }
     let sender = Sender::new(&def.name, &def.version);
-    Ok(Arc::new(Service { def: Arc::new(def), lead, topics, sender }))
+    Ok(Arc::new(Service { def: Arc::new(def), inputs, topics, sender }))
 }
 
 struct Service {
     def: Arc<ServiceDef>,
-    /// The first input with the columns that the service is planned against.
-    lead: TopicInfo,
+    /// The inputs with the columns that the service is planned against.
+    inputs: Vec<TopicInfo>,
     topics: Topics,
     sender: Sender,
 }
@@ -60,7 +62,7 @@ struct Service {
 impl Service {
     /// Prepares the definition for the topics as they are now.
     fn plan(&self, context: &Context) -> Result<Plan, String> {
-        Plan::new(Arc::clone(&self.def), &self.lead, &|name| context.log.topic(name))
+        Plan::new(Arc::clone(&self.def), &self.inputs, &|name| context.log.topic(name))
     }
 }
 
@@ -82,6 +84,8 @@ struct Running<'a> {
     service: &'a Service,
     context: Context,
     plan: Plan,
+    /// What the query keeps, if it does.
+    state: Option<Kept>,
     /// The topics of `inputs`; the last is the service's own replay topic.
     topics: Vec<Name>,
     letters: TopicInfo,
@@ -91,6 +95,8 @@ struct Running<'a> {
     held: Held,
     /// The next batch is suspected to hold an event that kills.
     suspicious: bool,
+    /// The event that killed a task with state.
+    killer: Option<Origin>,
 }
 
 /// Positions that moved without anything to append.
@@ -109,15 +115,23 @@ impl<'a> Running<'a> {
         let mut topics = service.def.inputs.clone();
         topics.push(service.topics.replay.clone());
         let inputs = Inputs::open(context.log.as_ref(), &context.task.id, &topics).await?;
+        // What is on its way was settled before the positions were told.
+        let state = match service.def.stateful() {
+            Some(query) => Some(Kept::open(query, &context).await?),
+            None => None,
+        };
         context.shared.set(State::Running);
+        let killer = context.shared.suspect.lock().take();
         Ok(Self {
             plan,
+            state,
             letters,
             inputs,
             topics,
             lookups: Lookups::new(&service.def.lookups),
             flight: Flight::new(&context),
             held: Held::default(),
+            killer,
             suspicious: context.shared.deaths.load(Ordering::Acquire) >= DEATHS_BEFORE_ISOLATION,
             service,
             context,
@@ -206,48 +220,95 @@ impl<'a> Running<'a> {
             }
         }
         let rows: usize = runs.iter().map(Run::rows).sum();
+        let state = match &mut self.state {
+            Some(state) => state.append(&self.context)?,
+            None => None,
+        };
         self.suspicious &= rows == 0;
         for run in runs {
             extend(&mut self.held.consumed, run.consumed);
         }
         self.held.tally.add(std::mem::take(&mut staged.tally));
-        if staged.appends.is_empty() && staged.letters.is_empty() {
+        if staged.appends.is_empty() && staged.letters.is_empty() && state.is_none() {
             let since = *self.held.since.get_or_insert_with(Instant::now);
             if since.elapsed() >= POSITIONS_WAIT && !self.flight.is_full() {
                 self.release();
             }
             return Ok(());
         }
-        let appends = self.appends(staged)?;
+        let mut appends = self.appends(staged)?;
+        appends.extend(state);
         self.send(appends);
         Ok(())
     }
 
     fn pieces(&self, run: &Run, staged: &mut Staged) -> Result<Vec<Piece>, String> {
         let Some(topic) = self.topics.get(run.input) else { return Ok(Vec::new()) };
-        if *topic != self.service.topics.replay {
-            let partition = self.context.task.id.partition;
-            return pieces(topic, partition, self.plan.schema(), &run.batches).map_err(|e| e.to_string());
-        }
+        let inputs = &self.service.def.inputs;
         let mut made = Vec::new();
+        if let Some(schema) = self.plan.schema(run.input) {
+            let partition = self.context.task.id.partition;
+            made = pieces(topic, partition, schema, &run.batches).map_err(|e| e.to_string())?;
+            made.iter_mut().for_each(|piece| piece.input = run.input);
+            return Ok(made);
+        }
         for batch in &run.batches {
-            let (piece, letters) = replayed::piece(&batch.rows, self.plan.schema())?;
-            staged.letters.extend(letters);
-            made.push(piece);
+            for input in 0..inputs.len() {
+                let rows = replayed::of_input(&batch.rows, inputs, input)?;
+                let Some(schema) = self.plan.schema(input).filter(|_| rows.num_rows() > 0) else { continue };
+                let (mut piece, letters) = replayed::piece(&rows, schema)?;
+                piece.input = input;
+                staged.letters.extend(letters);
+                made.push(piece);
+            }
         }
         Ok(made)
     }
 
-    fn process(&self, piece: &Piece, lookups: &LookupSet, staged: &mut Staged) -> Result<(), String> {
+    fn process(&mut self, piece: &Piece, lookups: &LookupSet, staged: &mut Staged) -> Result<(), String> {
         if piece.rows.num_rows() == 0 {
             return Ok(());
         }
         let from = self.context.task.id.partition;
+        if self.state.is_some() {
+            return if self.suspicious {
+                self.push_each(piece, lookups, staged)
+            } else {
+                self.push(piece, lookups, staged)
+            };
+        }
         if self.suspicious {
             self.isolate(piece, from, lookups, staged)
         } else {
             self.plan.process(piece, from, lookups, staged)
         }
+    }
+
+    fn push(&mut self, piece: &Piece, lookups: &LookupSet, staged: &mut Staged) -> Result<(), String> {
+        let (Some(state), Some(input)) = (&mut self.state, self.service.def.inputs.get(piece.input)) else {
+            return Ok(());
+        };
+        let topic = self.service.def.aliases.get(input).unwrap_or(input);
+        let from = self.context.task.id.partition;
+        self.plan.push(piece, topic, from, lookups, &mut state.running, staged)
+    }
+
+    /// Pushes events one by one, because one of them kills. State that a panic left half changed is of no use, so the task
+    /// starts again; then it knows which event it was, and that one becomes a dead letter.
+    fn push_each(&mut self, piece: &Piece, lookups: &LookupSet, staged: &mut Staged) -> Result<(), String> {
+        for row in 0..piece.rows.num_rows() {
+            let one = piece.slice(row, 1);
+            let origin = one.origins.of(0);
+            if self.killer.is_some() && self.killer == origin {
+                let reason = "the service panicked on this event".to_owned();
+                staged.letters.push(self.plan.panic_letter(&one, reason));
+                continue;
+            }
+            *self.context.shared.suspect.lock() = origin;
+            self.push(&one, lookups, staged)?;
+            *self.context.shared.suspect.lock() = None;
+        }
+        Ok(())
     }
 
     /// Processes a piece in which an event kills: halves it until that event is alone, which becomes a dead letter.

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::control::Control;
+use crate::letters::Origin;
 use crate::meters::Meters;
 use crate::status::State;
 
@@ -91,6 +92,8 @@ pub(crate) struct Shared {
     pub(crate) leftovers: Mutex<Vec<Pending>>,
     /// Panics without a commit between them.
     pub(crate) deaths: AtomicU32,
+    /// The event that was being worked on alone when the task panicked.
+    pub(crate) suspect: Mutex<Option<Origin>>,
 }
 
 impl Shared {
@@ -100,6 +103,7 @@ impl Shared {
             progressed: AtomicBool::new(false),
             leftovers: Mutex::new(Vec::new()),
             deaths: AtomicU32::new(0),
+            suspect: Mutex::new(None),
         }
     }
 

@@ -58,13 +58,15 @@ impl Bed {
             name: name("decide"),
             version: "1".to_owned(),
             inputs: vec![name("events")],
-            columns: None,
+            aliases: Default::default(),
+            columns: Default::default(),
             check: Some(check),
             work: Work::None,
             output: Output::To(name("approved")),
             instances: 1,
             batch_rows_max: BATCH_ROWS_DEFAULT,
             lookups: Vec::new(),
+            late: Default::default(),
         };
         runner.start_service(decide).await.unwrap();
         let source = HttpSource::new(&name("api"), settings, name("events"), schema(), Arc::clone(&log)).unwrap();

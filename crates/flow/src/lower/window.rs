@@ -33,7 +33,7 @@ impl Lowering<'_> {
         let place = input.schema.maybe_index_of_column(&node.time);
         let place =
             place.ok_or_else(|| SqlError::new("sql-window-time", format!("there is no column {}", node.time)))?;
-        self.is_event_time(&input, place, &node.time.name)?;
+        let plus_us = self.is_event_time(&input, place, &node.time.name)?;
         let windows = match node.kind {
             Kind::Fixed(windows) => windows,
             Kind::Session { .. } => return Err(refused("session() is not supported yet", "use tumble() or hop()")),
@@ -42,13 +42,13 @@ impl Lowering<'_> {
         let mut lineage = std::mem::take(&mut input.lineage);
         lineage.extend([Some(Trace::WindowStart), Some(Trace::WindowEnd)]);
         let mut ops = std::mem::take(&mut input.ops);
-        ops.push(Op::Panes(Panes { windows, time: place, schema: batch_schema(&node.schema) }));
+        ops.push(Op::Panes(Panes { windows, time: place, plus_us, schema: batch_schema(&node.schema) }));
         let open = Open { kind: node.kind, spread: matches!(windows, Windows::Tumble { .. }) };
         Ok(Lowered { ops, schema: node.schema.clone(), lineage, windows: Some(open), ..input })
     }
 
-    /// Refuses a column that is not the event time of the topic.
-    pub(super) fn is_event_time(&self, input: &Lowered, place: usize, name: &str) -> Result<()> {
+    /// Refuses a column that is not the event time of the topic. What is added to its value, in microseconds.
+    pub(super) fn is_event_time(&self, input: &Lowered, place: usize, name: &str) -> Result<i64> {
         let Source::Topic(topic) = &input.source else {
             return Err(refused(
                 "a window over what a window gives out is not supported yet",
@@ -60,16 +60,17 @@ impl Lowering<'_> {
             let help = format!("declare it: topics: {{{topic}: {{event_time: {{column: {name}}}}}}}");
             return Err(SqlError::new("sql-window-time", message).help(help));
         };
-        let column = self.catalog.topics.get(topic).and_then(|schema| schema.column(time)).map(|(place, _)| place);
+        let column =
+            self.catalog.topics.get(topic).and_then(|schema| schema.column(&time.name)).map(|(place, _)| place);
         let traced = match input.lineage.get(place) {
             Some(Some(Trace::Column { table: Some(_), place })) => Some(*place),
             _ => None,
         };
         if column.is_some() && traced == column {
-            return Ok(());
+            return Ok(time.plus_us);
         }
-        let message = format!("`{name}` is not the event time of topic `{topic}`, which is `{time}`");
-        Err(SqlError::new("sql-window-time", message).help(format!("give the window `{time}`")))
+        let message = format!("`{name}` is not the event time of topic `{topic}`, which is `{}`", time.name);
+        Err(SqlError::new("sql-window-time", message).help(format!("give the window `{}`", time.name)))
     }
 
     /// Rows as they are given out: nothing is left open.

@@ -20,6 +20,8 @@ pub(crate) struct Panes {
     pub(crate) windows: Windows,
     /// The place of the event time.
     pub(crate) time: usize,
+    /// What is added to it, in microseconds.
+    pub(crate) plus_us: i64,
     /// The columns with the two new ones, and the system's.
     pub(crate) schema: SchemaRef,
 }
@@ -49,7 +51,7 @@ fn column(values: impl Iterator<Item = Option<i64>>) -> ArrayRef {
 impl Panes {
     pub(crate) fn apply(&self, frame: Frame) -> Result<Frame, EvalError> {
         let pane = self.windows.pane();
-        let end = |time: Option<i64>| self.windows.pane_end(time?);
+        let end = |time: Option<i64>| self.windows.pane_end(time?.checked_add(self.plus_us)?);
         let ends = column(times(&frame, self.time)?.iter().map(end));
         let starts = column(times(&frame, self.time)?.iter().map(|time| Some(end(time)? - pane)));
         let mut columns = frame.batch.columns().to_vec();

@@ -20,7 +20,7 @@ use arrow_array::types::TimestampMicrosecondType;
 use arrow_array::{Array, ArrayRef, RecordBatch, TimestampMicrosecondArray};
 use millstream_event::json::{Decimals, Decoder, Encoder};
 use millstream_event::{Column, Name, Partitioner, Schema, Stamp, Unknown};
-use millstream_flow::{Catalog, LookupSet, Query, Running, Step, plan_query};
+use millstream_flow::{Catalog, LookupSet, Query, Running, Step, TimeColumn, plan_query};
 
 use crate::golden::{blocks, columns, difference, show};
 
@@ -113,7 +113,8 @@ impl World {
                     let column = *words.next().unwrap();
                     let behind: f64 = words.next().unwrap().parse().unwrap();
                     time = Some((schema.column(column).unwrap().0, (behind * 1e6) as i64));
-                    self.catalog.event_times.insert(name.clone(), column.to_owned());
+                    let time = TimeColumn { name: column.to_owned(), plus_us: 0 };
+                    self.catalog.event_times.insert(name.clone(), time);
                 }
                 other => panic!("{other}"),
             }

@@ -110,7 +110,7 @@ fn every_faulty_rule_is_told_in_one_pass() {
     let rules = ["a > 0", "amuont > 0", "b", "sum(a) > 1", "a >"].map(|sql| ("r".to_owned(), sql.to_owned()));
     let errors = plan_rules(&rules, &schema()).unwrap_err();
     let told: Vec<_> = errors.iter().map(|(rule, e)| (*rule, e.code)).collect();
-    let expected = [(1, "sql-unknown-column"), (2, "sql-condition"), (3, "sql-not-yet"), (4, "sql-syntax")];
+    let expected = [(1, "sql-unknown-column"), (2, "sql-condition"), (3, "sql-aggregate"), (4, "sql-syntax")];
     assert_eq!(told, expected);
 }
 

@@ -84,7 +84,12 @@ fn dropped(page: &mut Page, statuses: &[millstream_service::Status]) {
     page.head(NAME, "counter", "Events left out on purpose, by what left them out.");
     for s in statuses.iter().filter(|s| s.kind == Kind::Service) {
         let by_lookup: u64 = s.counts.dropped_by_lookup.values().sum();
-        let by = [("check", s.counts.dropped_by_check), ("lookup", by_lookup), ("route", s.counts.dropped_by_route)];
+        let by = [
+            ("check", s.counts.dropped_by_check),
+            ("lookup", by_lookup),
+            ("route", s.counts.dropped_by_route),
+            ("late", s.counts.dropped_late),
+        ];
         for (reason, n) in by {
             page.line(NAME, &[("name", s.name.as_str()), ("kind", "service"), ("by", reason)], n);
         }

@@ -84,7 +84,8 @@ impl Planner<'_> {
                     self.report(file.path.span, diagnostic.label("give each a directory of its own"));
                 }
             }
-            self.read(&name.value, &settings.from);
+            let from: Vec<Name> = settings.from.iter().map(|f| f.value.clone()).collect();
+            self.read(&name.value, &from);
             self.sinks.push(Sink {
                 name: name.value.clone(),
                 settings: settings.clone(),

@@ -11,6 +11,7 @@
 mod check;
 mod define;
 mod graph;
+mod meet;
 mod pipeline;
 mod services;
 mod show;

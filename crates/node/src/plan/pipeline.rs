@@ -7,7 +7,7 @@ use std::time::Duration;
 use millstream_service::event::{Name, Schema};
 use millstream_service::flow::{LookupSchema, Query, Rules};
 use millstream_service::log::TopicSpec;
-use millstream_service::{Else, Output};
+use millstream_service::{Else, Late, Output};
 
 use super::version::Definition;
 use crate::config::{LookupSettings, SinkSettings, SourceSettings};
@@ -54,6 +54,8 @@ pub struct EventTime {
     pub column: String,
     /// How much later than its successors an event may come.
     pub max_out_of_orderness: Duration,
+    /// What is added to the column's value, in microseconds: the time of a window's row is the last of the window.
+    pub plus_us: i64,
 }
 
 /// A lookup.
@@ -89,6 +91,10 @@ pub struct Service {
     pub name: Name,
     /// The topics it reads.
     pub inputs: Vec<Name>,
+    /// The names that its SQL has for inputs that are repartitioned.
+    pub aliases: BTreeMap<Name, Name>,
+    /// What happens to events that come too late for its windows.
+    pub late: Late,
     /// The rules and what happens to events that break them.
     pub check: Option<(Arc<Rules>, Else)>,
     /// The rules' names and texts.

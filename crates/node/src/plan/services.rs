@@ -1,5 +1,6 @@
 //! Plans one service: its input, rules, SQL and route, and what it writes.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use millstream_service::event::{Name, Schema};
@@ -8,7 +9,7 @@ use millstream_service::flow::{
     plan_rules,
 };
 use millstream_service::log::TopicSpec;
-use millstream_service::{Else, Output, dead_letter, tagged};
+use millstream_service::{Else, Late, Output, dead_letter, tagged};
 
 use super::graph::{letters_of, targets};
 use super::topics::{Written, side_by_side};
@@ -34,7 +35,12 @@ impl Planner<'_> {
         settings: &ServiceSettings,
         outputs: &[Spanned<Name>],
     ) -> Option<()> {
-        let input = self.input(&name.value, "service", &settings.from)?;
+        let several = settings.sql.is_some() && settings.from.len() > 1;
+        let specs = match several {
+            true => self.joined(name, settings)?,
+            false => vec![self.input(&name.value, "service", &settings.from)?],
+        };
+        let input = specs.first()?.clone();
         let otherwise = settings.otherwise.as_ref().map_or(&Otherwise::DeadLetter, |o| &o.value);
         let rules = self.rules(settings, &input.schema);
         let checked = match otherwise {
@@ -51,10 +57,26 @@ impl Planner<'_> {
             Some(query) => query.passes_through(column),
             None => Some(column.to_owned()),
         };
-        let lead = self.topics.get(&settings.from.first()?.value);
-        let event_time = lead
-            .and_then(|t| t.event_time.clone())
-            .and_then(|t| Some(EventTime { column: pass(&t.column)?, max_out_of_orderness: t.max_out_of_orderness }));
+        // What the SQL groups or joins by decides where rows must be.
+        let inputs: Vec<Name> = settings.from.iter().map(|f| f.value.clone()).collect();
+        let (inputs, aliases) = match &query {
+            Some(query) if query.is_stateful() => self.meet(name, settings, query)?,
+            _ => (inputs, BTreeMap::new()),
+        };
+        let first = query.as_ref().and_then(|q| q.inputs().first().cloned());
+        let known_as =
+            |input: &&Name| first.as_ref().is_none_or(|first| aliases.get(*input).unwrap_or(*input) == first);
+        let lead = inputs.iter().find(known_as).and_then(|input| self.topics.get(input));
+        let input = lead.map_or(input, |lead| lead.spec.clone());
+        let event_time = lead.and_then(|t| t.event_time.clone()).and_then(|t| {
+            let (column, plus_us) = match &query {
+                Some(query) => query.event_time(&t.column)?,
+                None => (t.column.clone(), 0),
+            };
+            // What passes through keeps what is added to it; a window's end has its own.
+            let plus_us = if plus_us == 0 { t.plus_us } else { plus_us };
+            Some(EventTime { column, plus_us, max_out_of_orderness: t.max_out_of_orderness })
+        });
         let key: Option<Vec<String>> = input.key.iter().map(|k| pass(k)).collect();
         let partitions = input.partitions;
         for target in outputs {
@@ -67,12 +89,14 @@ impl Planner<'_> {
             };
             self.write(&name.value, &target.value, &written);
         }
-        self.read(&name.value, &settings.from);
+        self.read(&name.value, &inputs);
         let lookups: Vec<Name> = query.as_ref().map(|q| q.lookups().to_vec()).unwrap_or_default();
         let joined = self.config.lookups.iter().filter(|(n, _)| lookups.contains(&n.value)).cloned().collect();
         self.services.push(Service {
             name: name.value.clone(),
-            inputs: settings.from.iter().map(|f| f.value.clone()).collect(),
+            inputs,
+            aliases,
+            late: Late::default(),
             check: rules.map(|r| (Arc::new(r), otherwise_of(otherwise))),
             rules: settings.check.iter().map(|(n, sql)| (n.value.clone(), sql.text.clone())).collect(),
             query: query.map(Arc::new),
@@ -175,21 +199,16 @@ impl Planner<'_> {
     fn query(&mut self, name: &Spanned<Name>, settings: &ServiceSettings, schema: &Schema) -> Option<Option<Query>> {
         let Some(sql) = &settings.sql else { return Some(None) };
         let from = settings.from.first()?;
-        if let Some(second) = settings.from.get(1) {
-            let message =
-                format!("service `{}` has SQL over more than one topic, which is not in this version yet", name.value);
-            let label = "bring the topics together by a service without SQL";
-            self.report(second.span, Diagnostic::error("not-yet", message).label(label));
-            return None;
-        }
         let mut catalog = self.catalog.clone();
         catalog.topics.insert(from.value.clone(), schema.clone());
+        let listed: BTreeSet<&Name> = settings.from.iter().map(|f| &f.value).collect();
         match plan_query(&sql.text, &catalog) {
-            Ok(query) if query.inputs() == [from.value.clone()] => Some(Some(query)),
+            Ok(query) if query.inputs().iter().collect::<BTreeSet<_>>() == listed => Some(Some(query)),
             Ok(query) => {
                 let named: Vec<String> = query.inputs().iter().map(|n| format!("`{n}`")).collect();
-                let message =
-                    format!("the SQL of service `{}` reads {}, not `{}`", name.value, named.join(", "), from.value);
+                let listed: Vec<String> = listed.iter().map(|n| format!("`{n}`")).collect();
+                let (named_text, listed) = (named.join(", "), listed.join(", "));
+                let message = format!("the SQL of service `{}` reads {named_text}, not {listed}", name.value);
                 let label = format!("write `from: {}`, or change the SQL", named.join(", ").replace('`', ""));
                 self.report(from.span, Diagnostic::error("from-differs", message).label(label));
                 None
@@ -263,9 +282,9 @@ impl Planner<'_> {
     }
 
     /// Enters a reader.
-    pub(super) fn read(&mut self, who: &Name, from: &[Spanned<Name>]) {
+    pub(super) fn read(&mut self, who: &Name, from: &[Name]) {
         for from in from {
-            if let Some(topic) = self.topics.get_mut(&from.value) {
+            if let Some(topic) = self.topics.get_mut(from) {
                 topic.readers.push(who.clone());
                 topic.spec.consumers.push(who.clone());
             }

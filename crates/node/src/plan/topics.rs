@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use millstream_service::event::{Name, Schema};
+use millstream_service::flow::TimeColumn;
 use millstream_service::log::{Retention, TopicKind, TopicSpec};
 
 use super::{EventTime, Planner, Topic};
@@ -44,6 +45,7 @@ impl Planner<'_> {
                 Some(EventTime {
                     column: t.column.value.clone(),
                     max_out_of_orderness: t.max_out_of_orderness.unwrap_or(Duration::ZERO),
+                    plus_us: 0,
                 })
             });
             let partitions = self.partitions(&name.value, 1);
@@ -109,7 +111,7 @@ impl Planner<'_> {
         Vec::new()
     }
 
-    fn insert(
+    pub(super) fn insert(
         &mut self,
         name: &Name,
         schema: Schema,
@@ -130,7 +132,8 @@ impl Planner<'_> {
         };
         self.catalog.topics.insert(name.clone(), schema);
         if let Some(time) = &event_time {
-            self.catalog.event_times.insert(name.clone(), time.column.clone());
+            let time = TimeColumn { name: time.column.clone(), plus_us: time.plus_us };
+            self.catalog.event_times.insert(name.clone(), time);
         }
         let topic = Topic { spec, event_time, writers: Vec::new(), readers: Vec::new() };
         self.topics.insert(name.clone(), topic);
@@ -154,7 +157,7 @@ impl Planner<'_> {
             Some(declared) => {
                 self.event_time_column(written.schema, &declared.column.value, declared.column.span);
                 let max = declared.max_out_of_orderness.unwrap_or(Duration::ZERO);
-                Some(EventTime { column: declared.column.value, max_out_of_orderness: max })
+                Some(EventTime { column: declared.column.value, max_out_of_orderness: max, plus_us: 0 })
             }
             None => written.event_time.clone(),
         };

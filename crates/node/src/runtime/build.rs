@@ -95,7 +95,8 @@ pub(crate) fn service(pipeline: &Pipeline, service: &Service, lookups: &BTreeMap
         name: service.name.clone(),
         version: service.definition.version(),
         inputs: service.inputs.clone(),
-        columns: service.inputs.first().and_then(|input| columns(pipeline, input)),
+        aliases: service.aliases.clone(),
+        columns: service.inputs.iter().filter_map(|n| Some((n.clone(), columns(pipeline, n)?))).collect(),
         check: service
             .check
             .as_ref()
@@ -105,6 +106,7 @@ pub(crate) fn service(pipeline: &Pipeline, service: &Service, lookups: &BTreeMap
         instances: service.instances,
         batch_rows_max: service.batch_max.and_then(|n| usize::try_from(n).ok()).unwrap_or(BATCH_ROWS_DEFAULT),
         lookups: service.lookups.iter().filter_map(|name| lookups.get(name).cloned()).collect(),
+        late: service.late,
     }
 }
 

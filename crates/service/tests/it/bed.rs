@@ -17,8 +17,8 @@ use millstream_service::log::{
     Outcome, Pending, Position, Read, Reader, Retention, Task, TaskId, TopicInfo, TopicKind, TopicSpec,
 };
 use millstream_service::{
-    BATCH_ROWS_DEFAULT, Check, ConnectError, Else, Intake, Options, Output, Refusal, RefusedEvent, Runner, ServiceDef,
-    Sink, SinkDef, SinkTask, Source, SourceDef, SourceRead, SourceTask, Work,
+    BATCH_ROWS_DEFAULT, Check, ConnectError, Else, Intake, Late, Options, Output, Refusal, RefusedEvent, Runner,
+    ServiceDef, Sink, SinkDef, SinkTask, Source, SourceDef, SourceRead, SourceTask, Work,
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -229,13 +229,15 @@ pub(crate) fn pass(service: &str, from: &str, to: &str) -> ServiceDef {
         name: name(service),
         version: "1".into(),
         inputs: vec![name(from)],
-        columns: None,
+        aliases: BTreeMap::new(),
+        columns: BTreeMap::new(),
         check: None,
         work: Work::None,
         output: Output::To(name(to)),
         instances: 1,
         batch_rows_max: BATCH_ROWS_DEFAULT,
         lookups: vec![],
+        late: Late::default(),
     }
 }
 
