@@ -1,0 +1,2 @@
+-- Pass through: what a hop costs.
+SELECT auction, bidder, price, at, extra FROM bid

@@ -1,0 +1,7 @@
+-- The directories of the address.
+SELECT
+  auction, bidder, price, channel, at,
+  split_part(url, '/', 4) AS dir1,
+  split_part(url, '/', 5) AS dir2,
+  split_part(url, '/', 6) AS dir3
+FROM bid
