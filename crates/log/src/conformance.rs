@@ -14,6 +14,7 @@ pub mod atomicity;
 pub mod concurrency;
 pub mod durability;
 pub mod kit;
+pub mod marks;
 pub mod order;
 pub mod ownership;
 pub mod reading;
@@ -106,6 +107,10 @@ macro_rules! conformance_tests {
             topics: an_incompatible_topic_is_refused_with_both_definitions,
             topics: a_column_added_is_null_in_old_events,
             topics: a_topic_without_partitions_is_refused,
+            marks: marks_name_their_producer_and_stand_behind_its_rows,
+            marks: a_reader_first_learns_what_was_promised_before_its_beginning,
+            marks: promises_outlive_the_events_that_they_came_with,
+            marks: a_reader_beyond_the_end_learns_promises_when_the_log_is_there,
             retention: what_was_trimmed_is_out_of_range,
             retention: trimming_ends_at_the_end,
             retention: what_a_consumer_has_not_read_stays,

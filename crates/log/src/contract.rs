@@ -108,8 +108,8 @@ pub struct Append {
     pub schema_version: u32,
     /// The events, with the columns of [`Schema::physical`]. May be empty only where `watermark` is given.
     pub rows: RecordBatch,
-    /// The producer's promise behind these events. An append without rows takes one offset, so that the promise has a
-    /// place in the order.
+    /// What the producer, which is the commit's task, promises behind these events. An append without rows takes one
+    /// offset, so that the promise has a place in the order.
     pub watermark: Option<Watermark>,
 }
 
@@ -218,8 +218,10 @@ impl Future for Pending {
 /// What a reader found.
 #[derive(Debug, Clone)]
 pub enum Read {
-    /// Events, with the topic's newest columns: one that an event was written without is null. Without rows where only
-    /// a watermark was appended.
+    /// Events, with the topic's newest columns: one that an event was written without is null. Without rows where there
+    /// are marks only: of appends without events, and, first of all, the last mark of each producer that promised
+    /// something before the reader's beginning, whether those appends are still kept or not. Marks may come later than
+    /// they were appended, then the last of each producer alone, and never before their rows.
     Batch(Batch),
     /// Nothing more now; reading goes on at `next`, which may be greater than the offset behind the last event seen, and
     /// may grow from one `AtEnd` to the following one without a batch between: gaps are skipped. A position that a task

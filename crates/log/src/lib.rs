@@ -13,6 +13,7 @@ mod evolution;
 mod group;
 mod memory;
 mod positions;
+mod promises;
 pub mod vfs;
 
 pub use clock::{Clock, ManualClock, SystemClock};

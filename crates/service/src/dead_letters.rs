@@ -11,7 +11,7 @@ use arrow_array::types::Int32Type;
 use arrow_array::types::Int64Type;
 use arrow_array::{Array, ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
 use millstream_event::json::{Decimals, Encoder};
-use millstream_event::{Name, Offset, TopicPartition};
+use millstream_event::{Batch, Name, Offset, TopicPartition};
 use millstream_log::{Append, Change, Class, Clock, Commit, Join, Lead, Log, Outcome, Read, Reader, Task};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -137,17 +137,18 @@ pub async fn list(log: &dyn Log, name: &Name, select: &Select, limit: usize) -> 
     let mut views = Vec::new();
     for range in ranges(log, &topics.letters, &select.ids).await? {
         let mut letters = Letters::open(log, &topics.letters, range).await?;
-        while let Some((base, rows)) = letters.next().await? {
+        while let Some(batch) = letters.next().await? {
+            let rows = &batch.rows;
             for row in 0..rows.num_rows() {
-                let id = LetterId { partition: range.partition, offset: base + row as u64 };
+                let id = LetterId { partition: range.partition, offset: batch.offset(row).0 };
                 let status = statuses.of(id);
-                if !matches(&rows, row, select) || select.status.is_some_and(|wanted| wanted != status) {
+                if !matches(rows, row, select) || select.status.is_some_and(|wanted| wanted != status) {
                     continue;
                 }
                 if views.len() >= limit.min(LIST_MAX) {
                     return Ok(views);
                 }
-                let text = encoder.encode_row(&rows, row).map_err(|e| Error::Refused(e.to_string()))?;
+                let text = encoder.encode_row(rows, row).map_err(|e| Error::Refused(e.to_string()))?;
                 let letter = RawValue::from_string(text).map_err(|e| Error::Refused(e.to_string()))?;
                 views.push(LetterView { id, status, letter });
             }
@@ -372,12 +373,18 @@ impl Letters {
         Ok(Self { reader: log.read(&at, from)?, to: to.min(end.0) })
     }
 
-    /// The next letters with the offset of the first.
-    pub(crate) async fn next(&mut self) -> Result<Option<(u64, RecordBatch)>, Error> {
-        let Read::Batch(batch) = self.reader.next().await? else { return Ok(None) };
-        let room = self.to.saturating_sub(batch.base.0);
-        let rows = usize::try_from(room).unwrap_or(usize::MAX).min(batch.rows.num_rows());
-        Ok((rows > 0).then(|| (batch.base.0, batch.rows.slice(0, rows))))
+    /// The next letters, at least one.
+    pub(crate) async fn next(&mut self) -> Result<Option<Batch>, Error> {
+        loop {
+            let Read::Batch(batch) = self.reader.next().await? else { return Ok(None) };
+            let batch = batch.before_offset(Offset(self.to));
+            if batch.rows.num_rows() > 0 {
+                return Ok(Some(batch));
+            }
+            if batch.base.0 >= self.to {
+                return Ok(None);
+            }
+        }
     }
 }
 

@@ -32,15 +32,16 @@ pub async fn open_letters(log: &dyn Log, name: &Name) -> Result<OpenLetters, Err
     let statuses = Statuses::read(log, &topics.status).await?;
     for range in ranges(log, &topics.letters, &[]).await? {
         let mut letters = Letters::open(log, &topics.letters, range).await?;
-        while let Some((base, rows)) = letters.next().await? {
+        while let Some(batch) = letters.next().await? {
+            let rows = &batch.rows;
             let rules = rows.column_by_name("rules").and_then(|c| c.as_list_opt::<i32>());
             for row in 0..rows.num_rows() {
-                let id = LetterId { partition: range.partition, offset: base + row as u64 };
+                let id = LetterId { partition: range.partition, offset: batch.offset(row).0 };
                 if statuses.of(id) != LetterStatus::Open {
                     continue;
                 }
                 open.total += 1;
-                *open.by_code.entry(text(&rows, "code", row).unwrap_or_default().to_owned()).or_default() += 1;
+                *open.by_code.entry(text(rows, "code", row).unwrap_or_default().to_owned()).or_default() += 1;
                 let Some(broken) = rules.filter(|r| r.is_valid(row)).map(|r| r.value(row)) else { continue };
                 for rule in broken.as_string_opt::<i32>().iter().flat_map(|names| names.iter().flatten()) {
                     *open.by_rule.entry(rule.to_owned()).or_default() += 1;

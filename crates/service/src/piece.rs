@@ -1,5 +1,7 @@
 //! A piece of work: rows of one input with each row's origin.
 
+use std::sync::Arc;
+
 use arrow_array::cast::AsArray;
 use arrow_array::types::TimestampMicrosecondType;
 use arrow_array::{Array, RecordBatch};
@@ -25,10 +27,31 @@ pub(crate) struct Piece {
 /// Where each row of a piece comes from.
 #[derive(Debug, Clone)]
 pub(crate) enum Origins {
-    /// From the task's partition of a topic: first row, its offset and its schema version, for each joined batch.
-    Topic { topic: Name, partition: PartitionId, batches: Vec<(usize, Offset, u32)> },
+    /// From the task's partition of a topic: for each joined batch, where its rows are.
+    Topic { topic: Name, partition: PartitionId, batches: Vec<Place> },
     /// Row by row: events that were replayed.
     Each(Vec<Origin>),
+}
+
+/// Where the rows of a joined batch are.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// Its first row in the piece.
+    first: usize,
+    /// That row in the batch.
+    skip: usize,
+    base: Offset,
+    offsets: Option<Arc<[u64]>>,
+    schema_version: u32,
+}
+
+impl Place {
+    /// The offset of a row of the piece.
+    fn offset(&self, row: usize) -> u64 {
+        let row = row.saturating_sub(self.first) + self.skip;
+        let given = self.offsets.as_ref().and_then(|offsets| offsets.get(row)).copied();
+        given.unwrap_or(self.base.0 + row as u64)
+    }
 }
 
 impl Origins {
@@ -36,12 +59,12 @@ impl Origins {
     pub(crate) fn of(&self, row: usize) -> Option<Origin> {
         match self {
             Self::Topic { topic, partition, batches } => {
-                let (first, base, version) = batches.iter().rev().find(|(first, _, _)| *first <= row)?;
+                let place = batches.iter().rev().find(|place| place.first <= row)?;
                 Some(Origin {
                     topic: topic.clone(),
                     partition: partition.0,
-                    offset: base.0 + (row - first) as u64,
-                    schema_version: *version,
+                    offset: place.offset(row),
+                    schema_version: place.schema_version,
                     attempts: 0,
                     replayed_of: None,
                 })
@@ -54,10 +77,10 @@ impl Origins {
         match self {
             Self::Each(origins) => Self::Each(origins.iter().skip(at).take(rows).cloned().collect()),
             Self::Topic { topic, partition, batches } => {
-                let last = batches.iter().rposition(|(first, _, _)| *first <= at).unwrap_or(0);
-                let shift = |(first, base, version): &(usize, Offset, u32)| match first.checked_sub(at) {
-                    Some(first) => (first, *base, *version),
-                    None => (0, Offset(base.0 + (at - first) as u64), *version),
+                let last = batches.iter().rposition(|place| place.first <= at).unwrap_or(0);
+                let shift = |place: &Place| match place.first.checked_sub(at) {
+                    Some(first) => Place { first, ..place.clone() },
+                    None => Place { first: 0, skip: place.skip + at - place.first, ..place.clone() },
                 };
                 let batches = batches.iter().skip(last).map(shift).collect();
                 Self::Topic { topic: topic.clone(), partition: *partition, batches }
@@ -114,7 +137,8 @@ fn join(topic: &Name, partition: PartitionId, schema: &Schema, group: &[&Batch])
     let mut rows = Vec::with_capacity(group.len());
     let mut first = 0;
     for batch in group {
-        places.push((first, batch.base, batch.schema_version));
+        let (base, offsets, schema_version) = (batch.base, batch.offsets.clone(), batch.schema_version);
+        places.push(Place { first, skip: 0, base, offsets, schema_version });
         first += batch.rows.num_rows();
         rows.push(columns_of(&batch.rows, schema)?);
     }
@@ -128,8 +152,6 @@ fn join(topic: &Name, partition: PartitionId, schema: &Schema, group: &[&Batch])
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow_array::{Int32Array, TimestampMicrosecondArray};
     use millstream_event::{Column, ColumnType};
 
@@ -139,7 +161,7 @@ mod tests {
         let ids = Arc::new(Int32Array::from_iter_values(0..rows));
         let times = TimestampMicrosecondArray::from(vec![7; rows as usize]).with_timezone("+00:00");
         let rows = RecordBatch::try_new(schema.physical().clone(), vec![ids, Arc::new(times)]).unwrap();
-        Batch { base: Offset(base), schema_version: 1, rows, watermark: None }
+        Batch::dense(Offset(base), 1, rows)
     }
 
     #[test]
@@ -154,5 +176,17 @@ mod tests {
         assert_eq!(offsets(&pieces[0].slice(2, 3)), [12, 20, 21]);
         assert_eq!(offsets(&pieces[0].slice(4, 1)), [21]);
         assert_eq!(pieces[1].ingested_at(5), Some(7));
+    }
+
+    #[test]
+    fn rows_between_which_others_are_gone_keep_their_offsets() {
+        let schema = Schema::new(vec![Column::required("id", ColumnType::Int)]).unwrap();
+        let sparse = Batch { offsets: Some([10, 15, 17].into()), ..batch(&schema, 10, 3) };
+        let pieces = pieces(&Name::new("t").unwrap(), PartitionId(2), &schema, &[sparse, batch(&schema, 20, 2)]);
+        let piece = pieces.unwrap().remove(0);
+        let offsets =
+            |piece: &Piece| (0..piece.rows.num_rows()).map(|r| piece.origins.of(r).unwrap().offset).collect::<Vec<_>>();
+        assert_eq!(offsets(&piece), [10, 15, 17, 20, 21]);
+        assert_eq!(offsets(&piece.slice(1, 3).slice(1, 2)), [17, 20]);
     }
 }

@@ -150,17 +150,18 @@ impl<'a> Running<'a> {
                 Err(Error::Log(millstream_log::Error::UnknownPartition(_))) => None,
                 Err(error) => return Err(trouble(&error)),
             };
-            while let Some((base, rows)) = match &mut letters {
+            while let Some(batch) = match &mut letters {
                 Some(letters) => letters.next().await.map_err(|e| trouble(&e))?,
                 None => None,
             } {
+                let rows = &batch.rows;
                 for row in 0..rows.num_rows() {
                     found = true;
-                    let letter = LetterId { partition: range.partition, offset: base + row as u64 };
+                    let letter = LetterId { partition: range.partition, offset: batch.offset(row).0 };
                     // Of letters not asked for by name only the open ones are meant.
                     let meant = order.exact || self.statuses.of(letter) == LetterStatus::Open;
-                    if meant && has(&rows, row, order.code.as_deref(), order.rule.as_deref()) {
-                        self.decide(id, order.action, letter, &rows, row, &mut chunk);
+                    if meant && has(rows, row, order.code.as_deref(), order.rule.as_deref()) {
+                        self.decide(id, order.action, letter, rows, row, &mut chunk);
                     }
                     if chunk.said.len() >= LETTERS_PER_COMMIT {
                         self.commit(id, std::mem::take(&mut chunk), Vec::new()).await?;

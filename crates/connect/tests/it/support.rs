@@ -28,7 +28,7 @@ pub(crate) fn batch(from: i64, to: i64) -> Batch {
         vec![Arc::new(Int64Array::from_iter_values(from..to)), Arc::new(StringArray::from(texts))];
     let rows = RecordBatch::try_new(schema().arrow().clone(), columns).unwrap();
     let rows = schema().with_system(&rows, 0).unwrap();
-    Batch { base: Offset(from as u64), schema_version: 1, rows, watermark: None }
+    Batch::dense(Offset(from as u64), 1, rows)
 }
 
 /// The numbers in column `n`.

@@ -117,7 +117,7 @@ pub async fn a_watermark_alone_can_be_appended(f: Fixture) {
     put(&f.log, &task, vec![], vec![alone]).await;
     put(&f.log, &task, vec![], vec![append("a", 0, &[2])]).await;
     let Read::Batch(batch) = reader.next().await.unwrap() else { panic!("the watermark never came") };
-    assert_eq!((batch.rows.num_rows(), batch.watermark), (0, Some(Watermark(99))));
+    assert_eq!((batch.rows.num_rows(), &*batch.marks), (0, &[mark(&task, 99)][..]));
     let (seen, next) = to_end(&mut reader).await.unwrap();
     assert_eq!(seen.iter().map(|(_, n)| *n).collect::<Vec<_>>(), [2]);
     assert_eq!(next.0, end(&f.log, "a", 0).await);
@@ -130,7 +130,7 @@ pub async fn a_watermark_travels_with_its_events(f: Fixture) {
     put(&f.log, &task, vec![], vec![with]).await;
     let mut reader = f.log.read(&at("a", 0), Offset(0)).unwrap();
     let Read::Batch(batch) = reader.next().await.unwrap() else { panic!("no batch") };
-    assert_eq!((numbers(&batch.rows), batch.watermark), (vec![1, 2], Some(Watermark(-5))));
+    assert_eq!((numbers(&batch.rows), &*batch.marks), (vec![1, 2], &[mark(&task, -5)][..]));
 }
 
 pub async fn rows_that_do_not_fit_the_topic_are_refused(f: Fixture) {

@@ -27,7 +27,7 @@ async fn follow(log: Arc<dyn Log>, partition: u32, done: Arc<AtomicBool>) -> Vec
                         seen.last().is_none_or(|(last, _)| *last < batch.base.0),
                         "a gap was filled, or one repeats"
                     );
-                    seen.extend((batch.base.0..).zip(numbers(&batch.rows)));
+                    seen.extend(events(&batch));
                 }
                 Read::AtEnd { next } => {
                     assert!(seen.last().is_none_or(|(last, _)| *last < next.0));

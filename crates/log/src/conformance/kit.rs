@@ -7,7 +7,9 @@ use std::time::Duration;
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::Int64Type;
 use arrow_array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use millstream_event::{Column, ColumnType, Name, Offset, PartitionId, Schema, TopicPartition};
+use millstream_event::{
+    Batch, Column, ColumnType, Mark, Name, Offset, PartitionId, Producer, Schema, TopicPartition, Watermark,
+};
 
 use crate::{
     AbortReason, Append, Change, Class, Commit, Consumed, Error, Join, Lead, Log, Membership, Outcome, Pending,
@@ -74,6 +76,18 @@ pub fn numbers(rows: &RecordBatch) -> Vec<i64> {
         assert_eq!(text, (number % 3 != 0).then(|| format!("text {number}")).as_deref(), "columns of one event agree");
     }
     column.values().to_vec()
+}
+
+/// The rows of a batch: each one's offset and number.
+pub fn events(batch: &Batch) -> Vec<(u64, i64)> {
+    let with_offset = |(row, number)| (batch.offset(row).0, number);
+    numbers(&batch.rows).into_iter().enumerate().map(with_offset).collect()
+}
+
+/// A task's promise.
+pub fn mark(task: &Task, watermark: i64) -> Mark {
+    let producer = Producer { name: task.id.service.clone(), partition: task.id.partition };
+    Mark { producer, watermark: Watermark(watermark) }
 }
 
 pub fn append(topic: &str, partition: u32, numbers: &[i64]) -> Append {
@@ -148,8 +162,8 @@ pub async fn to_end(reader: &mut Box<dyn Reader>) -> Result<(Vec<(u64, i64)>, Of
     loop {
         match reader.next().await? {
             Read::Batch(batch) => {
-                assert!(batch.rows.num_rows() > 0 || batch.watermark.is_some(), "a batch has something in it");
-                seen.extend((batch.base.0..).zip(numbers(&batch.rows)));
+                assert!(batch.rows.num_rows() > 0 || !batch.marks.is_empty(), "a batch has something in it");
+                seen.extend(events(&batch));
             }
             Read::AtEnd { next } => {
                 assert!(seen.windows(2).all(|w| w[0].0 < w[1].0), "offsets grow");

@@ -56,6 +56,23 @@ impl<'a> In<'a> {
         Ok(i64::from_le_bytes(self.array()?))
     }
 
+    /// A number of at most 10 bytes, seven bits in each, the lowest first.
+    pub(super) fn var(&mut self) -> Result<u64, Damage> {
+        let mut n = 0u64;
+        for place in 0..10 {
+            let byte = self.u8()?;
+            let bits = u64::from(byte & 0x7f);
+            if place == 9 && bits > 1 {
+                break;
+            }
+            n |= bits << (7 * place);
+            if byte & 0x80 == 0 {
+                return Ok(n);
+            }
+        }
+        damage("a number longer than any that is written")
+    }
+
     pub(super) fn text(&mut self) -> Result<&'a str, Damage> {
         let len = self.u32()? as usize;
         std::str::from_utf8(self.bytes(len)?).map_err(|_| Damage("a text that is not UTF-8".into()))
@@ -90,6 +107,7 @@ pub(super) trait Out {
     fn put_u32(&mut self, n: u32);
     fn put_u64(&mut self, n: u64);
     fn put_i64(&mut self, n: i64);
+    fn put_var(&mut self, n: u64);
     fn put_text(&mut self, text: &str);
     fn put_position(&mut self, position: Option<&Position>);
 }
@@ -113,6 +131,14 @@ impl Out for Vec<u8> {
 
     fn put_i64(&mut self, n: i64) {
         self.extend_from_slice(&n.to_le_bytes());
+    }
+
+    fn put_var(&mut self, mut n: u64) {
+        while n >= 0x80 {
+            self.push(n as u8 | 0x80);
+            n >>= 7;
+        }
+        self.push(n as u8);
     }
 
     fn put_text(&mut self, text: &str) {
@@ -155,6 +181,16 @@ mod tests {
         assert_eq!(read.position().unwrap(), Some(opaque));
         assert!(read.is_empty());
         assert!(read.u8().is_err());
+    }
+
+    #[test]
+    fn short_numbers_take_few_bytes_and_read_back() {
+        for (n, len) in [(0, 1), (0x7f, 1), (0x80, 2), (1 << 40, 6), (u64::MAX, 10)] {
+            let mut out = Vec::new();
+            out.put_var(n);
+            assert_eq!((out.len(), In::new(&out).var()), (len, Ok(n)));
+        }
+        assert!(In::new(&[0xff; 10]).var().is_err());
     }
 
     #[test]

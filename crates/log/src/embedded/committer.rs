@@ -309,15 +309,16 @@ impl Committer {
     }
 
     fn publish_commit(&mut self, waiting: &Waiting, offsets: &[u64], body_at: u64, written: &Written) {
+        let Content::Commit(commit) = &waiting.frame.content else { return };
         let topics = self.shared.topics.read();
-        let appends = waiting.frame.content.appends().iter().zip(&waiting.frame.batches).zip(offsets);
+        let appends = commit.appends.iter().zip(&waiting.frame.batches).zip(offsets);
         for ((append, rows), base) in appends {
             let Some(partition) = topics.partition_by_id(append.topic, append.partition) else { continue };
             let entry = Entry {
                 base: *base,
                 rows: append.rows,
                 schema_version: append.schema_version,
-                watermark: append.watermark,
+                marks: commit.mark(append).into_iter().collect(),
                 time: written.time,
                 segment: written.segment.clone(),
                 at: body_at + u64::from(append.at),

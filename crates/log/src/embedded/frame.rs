@@ -11,7 +11,7 @@
 use std::fmt;
 
 use arrow_array::RecordBatch;
-use millstream_event::{Name, Offset, Watermark, ipc};
+use millstream_event::{Mark, Name, Offset, Producer, Watermark, ipc};
 
 use super::bytes_io::{Damage, In, Out, damage};
 use crate::{Class, Commit, Epoch, Position, TaskId, TopicSpec};
@@ -88,6 +88,14 @@ pub(super) struct CommitHead {
     pub(super) class: Class,
     pub(super) consumed: Vec<(Name, Option<Position>, Position)>,
     pub(super) appends: Vec<AppendHead>,
+}
+
+impl CommitHead {
+    /// What the task promises with one of its appends.
+    pub(super) fn mark(&self, append: &AppendHead) -> Option<Mark> {
+        let producer = || Producer { name: self.task.service.clone(), partition: self.task.partition };
+        append.watermark.map(|watermark| Mark { producer: producer(), watermark })
+    }
 }
 
 /// What a frame is about.

@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use millstream_event::{Name, Schema, TopicPartition, Watermark};
+use millstream_event::{Mark, Name, Schema, TopicPartition};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::inspect::TopicStat;
 use super::segment::Segment;
 use super::settled_file::SettledFile;
+use crate::promises::Promises;
 use crate::{Error, TopicInfo, TopicSpec};
 
 /// A durable append that is not settled yet.
@@ -22,7 +23,8 @@ pub(super) struct Entry {
     pub(super) base: u64,
     pub(super) rows: u32,
     pub(super) schema_version: u32,
-    pub(super) watermark: Option<Watermark>,
+    /// What its producer promised with it: one mark, or none.
+    pub(super) marks: Arc<[Mark]>,
     /// When its group was made.
     pub(super) time: i64,
     pub(super) segment: Arc<Segment>,
@@ -52,6 +54,7 @@ pub(super) struct Contents {
     bytes: u64,
     pub(super) files: VecDeque<Arc<SettledFile>>,
     pub(super) entries: VecDeque<Entry>,
+    pub(super) promises: Promises,
 }
 
 /// Where an offset is found.
@@ -96,6 +99,9 @@ impl Contents {
     /// Takes a durable append in.
     pub(super) fn push(&mut self, mut entry: Entry) {
         self.end = entry.next();
+        for mark in entry.marks.iter() {
+            self.promises.note(mark, self.end);
+        }
         entry.before = self.bytes;
         self.bytes += u64::from(entry.len);
         self.entries.push_back(entry);

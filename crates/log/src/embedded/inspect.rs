@@ -257,7 +257,7 @@ fn verify_file(options: &Options, file: &SettledFile, topic: &super::state::Topi
             }
             Err(error) => report.problem(problem_of(error, file)),
         }
-        next = at.block.next();
+        next = at.block.next;
     }
     report.bytes += file.meta.len;
     if next != file.meta.next {

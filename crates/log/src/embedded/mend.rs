@@ -91,12 +91,12 @@ fn sound_pieces(options: &Options, file: &SettledFile, topic: &TopicState) -> Ve
         match pieces.last_mut() {
             Some((piece, from)) if *from + piece.len == begin => {
                 piece.len += end - begin;
-                piece.next = at.block.next();
+                piece.next = at.block.next;
                 piece.newest = at.block.newest;
                 piece.raw += raw;
             }
             _ => {
-                let (base, next, time) = (at.block.base, at.block.next(), at.block.newest);
+                let (base, next, time) = (at.block.base, at.block.next, at.block.newest);
                 let piece = SettledMeta { base, next, len: end - begin, oldest: time, newest: time, raw };
                 pieces.push((piece, begin));
             }

@@ -8,10 +8,10 @@ use std::hash::{BuildHasher as _, Hasher as _};
 use std::path::Path;
 use std::sync::Arc;
 
-use millstream_event::Offset;
+use millstream_event::{Mark, Offset};
 
 use super::checkpoint::Checkpoint;
-use super::frame::AppendHead;
+use super::frame::{AppendHead, Content};
 use super::group_header::{GroupHeader, HEADER_BYTES, Kind};
 use super::index::{Entry, Topic, Topics};
 use super::layout::Layout;
@@ -281,8 +281,10 @@ pub(super) fn index(layout: &Layout, found: Recovered, current: Option<&Arc<Segm
         };
         for group in &scanned.groups {
             for frame in &group.frames {
-                for (append, base) in frame.content.appends().iter().zip(&frame.offsets) {
-                    add_entry(&topics, append, *base, frame, group, &segment);
+                let Content::Commit(commit) = &frame.content else { continue };
+                for (append, base) in commit.appends.iter().zip(&frame.offsets) {
+                    let marks = commit.mark(append).into_iter().collect();
+                    add_entry(&topics, append, marks, *base, frame, group, &segment);
                 }
             }
         }
@@ -295,6 +297,9 @@ pub(super) fn index(layout: &Layout, found: Recovered, current: Option<&Arc<Segm
             let Some(partition) = topics.partition_by_id(*id, number) else { continue };
             let mut contents = partition.contents.lock();
             contents.end = *end;
+            if let Some(promises) = topic.promises.get(number as usize) {
+                contents.promises = promises.clone();
+            }
             contents.advance_start(*start);
             partition.grown.send_replace(*end);
         }
@@ -310,6 +315,7 @@ pub(super) fn index(layout: &Layout, found: Recovered, current: Option<&Arc<Segm
 fn add_entry(
     topics: &Topics,
     append: &AppendHead,
+    marks: Arc<[Mark]>,
     base: u64,
     frame: &FrameAt,
     group: &GroupAt,
@@ -320,7 +326,7 @@ fn add_entry(
         base,
         rows: append.rows,
         schema_version: append.schema_version,
-        watermark: append.watermark,
+        marks,
         time: group.header.time,
         segment: segment.clone(),
         at: frame.body_at + u64::from(append.at),

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use arrow_buffer::MutableBuffer;
 use futures::future::BoxFuture;
-use millstream_event::{Batch, Offset, Watermark, ipc};
+use millstream_event::{Batch, Mark, Offset, ipc};
 use tokio::sync::watch;
 
+use super::block::Events;
 use super::index::{Entry, Partition, Place, Topic};
 use super::settled_file::{OpenFile, SettledFile};
 use super::walk::io_error;
@@ -20,6 +21,8 @@ pub(super) struct EmbeddedReader {
     topic: Arc<Topic>,
     partition: Arc<Partition>,
     next: u64,
+    /// Whether it was told what had been promised before its beginning.
+    begun: bool,
     grown: watch::Receiver<u64>,
     /// The settled file read last.
     open: Option<OpenFile>,
@@ -27,25 +30,25 @@ pub(super) struct EmbeddedReader {
 
 /// Events as they were found.
 struct Raw {
-    base: u64,
     schema_version: u32,
-    watermark: Option<Watermark>,
-    rows: RecordBatch,
+    events: Events,
+    /// Where reading goes on.
     next: u64,
 }
 
 impl EmbeddedReader {
     pub(super) fn new(vfs: Arc<dyn Vfs>, topic: Arc<Topic>, partition: Arc<Partition>, from: Offset) -> Self {
         let grown = partition.grown.subscribe();
-        Self { vfs, topic, partition, next: from.0, grown, open: None }
+        Self { vfs, topic, partition, next: from.0, begun: false, grown, open: None }
     }
 
     async fn read(&mut self) -> Result<Read, Error> {
         // Marked as seen before looking, so that what comes in between wakes `changed`.
         self.grown.borrow_and_update();
         loop {
-            let place = self.partition.contents.lock().find(self.next);
+            let (place, promised) = self.look();
             let raw = match place {
+                Place::End | Place::Entry(_) | Place::File(_) if !promised.is_empty() => return Ok(self.tell(promised)),
                 Place::End => return Ok(Read::AtEnd { next: Offset(self.next) }),
                 Place::Gone { start } => {
                     let at = self.partition.at.clone();
@@ -60,23 +63,49 @@ impl EmbeddedReader {
                     None => continue,
                 },
             };
-            return self.hand_out(raw);
+            if let Some(batch) = self.hand_out(raw)? {
+                return Ok(Read::Batch(batch));
+            }
         }
     }
 
-    fn hand_out(&mut self, raw: Raw) -> Result<Read, Error> {
-        let Raw { base, schema_version, watermark, rows, next } = raw;
-        let batch = Batch { base: Offset(base), schema_version, rows, watermark };
-        // What stands behind a gap begins above the offset asked for.
-        let from = Offset(self.next);
-        let batch = if from <= batch.base { batch } else { batch.from_offset(from).unwrap_or(batch) };
-        let (newest, schema) = self.topic.newest();
+    /// Where the next events are, and once, when the reader's beginning is there, what was promised before it.
+    fn look(&mut self) -> (Place, Arc<[Mark]>) {
+        let contents = self.partition.contents.lock();
+        let promised = if self.begun || contents.end < self.next {
+            Arc::default()
+        } else {
+            self.begun = true;
+            contents.promises.before(self.next)
+        };
+        (contents.find(self.next), promised)
+    }
+
+    /// A batch of marks alone.
+    fn tell(&self, marks: Arc<[Mark]>) -> Read {
+        let (version, schema) = self.topic.newest();
+        let rows = RecordBatch::new_empty(schema.physical().clone());
+        Read::Batch(Batch { marks, ..Batch::dense(Offset(self.next), version, rows) })
+    }
+
+    /// The events at or behind the place asked for; `None` where nothing is kept there.
+    fn hand_out(&mut self, raw: Raw) -> Result<Option<Batch>, Error> {
+        let Raw { schema_version, events: Events { base, rows, offsets, marks }, next } = raw;
+        let batch = Batch { base: Offset(base), schema_version, rows, offsets, marks };
+        let mut batch = batch.from_offset(Offset(self.next));
         self.next = next;
-        if batch.schema_version == newest {
-            return Ok(Read::Batch(batch));
+        if batch.rows.num_rows() == 0 {
+            if batch.marks.is_empty() {
+                return Ok(None);
+            }
+            batch.base = Offset(next);
         }
-        let rows = upgrade(&batch.rows, &schema)?;
-        Ok(Read::Batch(Batch { rows, schema_version: newest, ..batch }))
+        let (newest, schema) = self.topic.newest();
+        if batch.schema_version != newest {
+            batch.rows = upgrade(&batch.rows, &schema)?;
+            batch.schema_version = newest;
+        }
+        Ok(Some(batch))
     }
 
     fn schema(&self, version: u32) -> Result<arrow_schema::SchemaRef, Error> {
@@ -87,7 +116,7 @@ impl EmbeddedReader {
 
     /// The events of an entry; `None` where they have moved meanwhile.
     async fn entry(&self, entry: Entry) -> Result<Option<Raw>, Error> {
-        let (base, next, schema_version, watermark) = (entry.base, entry.next(), entry.schema_version, entry.watermark);
+        let (base, next, schema_version, marks) = (entry.base, entry.next(), entry.schema_version, entry.marks.clone());
         let rows = match entry.cached.clone() {
             Some(rows) => rows,
             None => {
@@ -101,7 +130,7 @@ impl EmbeddedReader {
                 }
             }
         };
-        Ok(Some(Raw { base, schema_version, watermark, rows, next }))
+        Ok(Some(Raw { schema_version, events: Events { base, rows, offsets: None, marks }, next }))
     }
 
     fn moved(&self, base: u64) -> bool {
@@ -130,9 +159,8 @@ impl EmbeddedReader {
             let schema = topic.schema(version);
             let schema =
                 schema.ok_or_else(|| open.corrupt(format!("schema version {version} is unknown"), found.at))?;
-            let rows = open.decode(&found, schema.physical())?;
-            let (base, next) = (found.block.base, found.block.next());
-            Ok((open, Raw { base, schema_version: version, watermark: found.block.watermark, rows, next }))
+            let events = open.decode(&found, schema.physical())?;
+            Ok((open, Raw { schema_version: version, events, next: found.block.next }))
         });
         match read.await {
             Ok((open, raw)) => {

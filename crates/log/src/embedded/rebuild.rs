@@ -222,7 +222,7 @@ impl<'a> Rebuild<'a> {
             entries.iter().filter_map(|e| settled_base(&e.name)).filter(|base| *base < limit).collect();
         let start = bases.first().copied().or(journal).unwrap_or(0);
         let mut next = start;
-        let mut metas = Vec::new();
+        let mut found = Vec::new();
         let mut hole = |from: u64, to: u64| {
             let (topic, from, to) = (topic.spec.name.clone(), Offset(from), Offset(to));
             source.lost.extend((from < to).then_some(Lost { topic, partition: number, from, to }));
@@ -231,14 +231,27 @@ impl<'a> Rebuild<'a> {
             if let Some(meta) = self.file(&topic.spec.name, number, base, next, limit) {
                 hole(next, base);
                 next = meta.next;
-                metas.push(meta);
+                found.push(meta);
             }
         }
         hole(next, journal.unwrap_or(next));
+        for meta in &found {
+            self.promises(topic, number, meta);
+        }
         if let (Some(first), Some(end)) = (topic.starts.get_mut(number as usize), topic.ends.get_mut(number as usize)) {
             (*first, *end) = (start, next.max(journal.unwrap_or(0)));
         }
-        Ok(metas)
+        Ok(found)
+    }
+
+    /// Takes in what producers promised in a settled file. Promises of events that have gone stood in the checkpoint only.
+    fn promises(&self, topic: &mut TopicState, number: u32, meta: &SettledMeta) {
+        let path = self.layout.settled(&topic.spec.name, number, Offset(meta.base));
+        let Some(open) = OpenFile::salvage(self.vfs, &SettledFile { path, meta: meta.clone() }) else { return };
+        for at in open.blocks() {
+            let marks = open.load(at).ok().and_then(|raw| at.block.marks(&raw).ok()).unwrap_or_default();
+            marks.iter().for_each(|mark| topic.promise(number, mark, at.block.next));
+        }
     }
 
     /// What of a settled file is in order: the blocks from `from` on and before `limit`. What follows them is of a pass
@@ -250,10 +263,10 @@ impl<'a> Rebuild<'a> {
         meta.len = 0;
         for at in open.blocks() {
             let block = &at.block;
-            if block.base < meta.next.max(from) || block.next() > limit {
+            if block.base < meta.next.max(from) || block.next > limit {
                 break;
             }
-            (meta.next, meta.len, meta.raw) = (block.next(), at.end(), meta.raw + block.raw_len());
+            (meta.next, meta.len, meta.raw) = (block.next, at.end(), meta.raw + block.raw_len());
             (meta.oldest, meta.newest) = (meta.oldest.min(block.newest), meta.newest.max(block.newest));
         }
         (meta.len > 0).then_some(meta)

@@ -1,18 +1,15 @@
 //! Settled events: a file per partition and range of offsets, made of blocks of up to [`BLOCK_BYTES`].
 //!
-//! A block is a header with a CRC of its own, then Arrow IPC, compressed where that saves space. The headers are the
-//! sparse index (first offset, newest time). Files only grow; how much of one is valid stands in the checkpoint, and
+//! The blocks' headers are the sparse index (offsets, newest time). Files only grow; how much of one is valid stands in the checkpoint, and
 //! what follows is of a pass of the settler that did not end.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
 use arrow_buffer::{Buffer, MutableBuffer};
 use arrow_schema::SchemaRef;
-use millstream_event::{Watermark, ipc};
 
-use super::bytes_io::{Damage, In, Out, damage};
+use super::block::{Block, Events, HEADER_BYTES};
 use super::checkpoint::SettledMeta;
 use super::walk::io_error;
 use crate::Error;
@@ -20,31 +17,6 @@ use crate::vfs::{File, OpenOptions, Vfs};
 
 /// Events are gathered until they are as many bytes.
 pub(super) const BLOCK_BYTES: usize = 1 << 20;
-/// The bytes of a block's header; blocks begin on a multiple of it.
-const HEADER_BYTES: usize = 64;
-const MAGIC: u32 = u32::from_le_bytes(*b"MSEV");
-const VERSION: u16 = 1;
-/// A block larger than this was not written by us.
-const RAW_BYTES_MAX: usize = 256 << 20;
-/// Compression must save at least one part in this many.
-const WORTH_IT: usize = 16;
-
-/// A block as its header tells it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Block {
-    pub(super) base: u64,
-    /// 0 where it holds a watermark only.
-    pub(super) rows: u32,
-    pub(super) schema_version: u32,
-    pub(super) watermark: Option<Watermark>,
-    /// When the newest event was appended.
-    pub(super) newest: i64,
-    compressed: bool,
-    raw_len: u32,
-    stored_len: u32,
-    crc: u32,
-}
-
 /// A block and where its bytes begin.
 #[derive(Debug, Clone)]
 pub(super) struct BlockAt {
@@ -62,91 +34,6 @@ impl BlockAt {
     pub(super) fn end(&self) -> u64 {
         self.at + u64::from(self.block.stored_len).next_multiple_of(HEADER_BYTES as u64)
     }
-}
-
-impl Block {
-    /// The bytes of its events in columns.
-    pub(super) fn raw_len(&self) -> u64 {
-        u64::from(self.raw_len)
-    }
-
-    pub(super) fn next(&self) -> u64 {
-        self.base + u64::from(self.rows.max(1))
-    }
-
-    fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(HEADER_BYTES);
-        out.put_u32(MAGIC);
-        out.put_u16(VERSION);
-        out.put_u8(self.compressed as u8);
-        out.put_u8(self.watermark.is_some() as u8);
-        out.put_u64(self.base);
-        out.put_u32(self.rows);
-        out.put_u32(self.schema_version);
-        out.put_i64(self.watermark.map_or(0, |w| w.0));
-        out.put_i64(self.newest);
-        out.put_u32(self.raw_len);
-        out.put_u32(self.stored_len);
-        out.put_u32(self.crc);
-        let crc = crc32fast::hash(&out);
-        out.put_u32(crc);
-        out.resize(HEADER_BYTES, 0);
-        out
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Self, Damage> {
-        let mut read = In::new(bytes);
-        let (magic, version) = (read.u32()?, read.u16()?);
-        let (compressed, marked) = (read.u8()?, read.u8()?);
-        let (base, rows, schema_version) = (read.u64()?, read.u32()?, read.u32()?);
-        let (watermark, newest) = (read.i64()?, read.i64()?);
-        let (raw_len, stored_len, crc) = (read.u32()?, read.u32()?, read.u32()?);
-        let sum = crc32fast::hash(bytes.get(..HEADER_BYTES - 12).unwrap_or_default());
-        if magic != MAGIC || read.u32()? != sum {
-            return damage("a block's header that is damaged");
-        }
-        if version != VERSION || compressed > 1 {
-            return damage(format!("a block of version {version}, codec {compressed}, which a later version wrote"));
-        }
-        if raw_len as usize > RAW_BYTES_MAX {
-            return damage("a block larger than any that is written");
-        }
-        let watermark = (marked != 0).then_some(Watermark(watermark));
-        let compressed = compressed == 1;
-        Ok(Self { base, rows, schema_version, watermark, newest, compressed, raw_len, stored_len, crc })
-    }
-}
-
-/// What a block is about, besides its bytes.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct BlockInfo {
-    pub(super) base: u64,
-    pub(super) rows: u32,
-    pub(super) schema_version: u32,
-    pub(super) watermark: Option<Watermark>,
-    pub(super) newest: i64,
-}
-
-/// Appends a block of `raw` (Arrow IPC) to `out`.
-pub(super) fn encode_block(info: BlockInfo, raw: &[u8], out: &mut Vec<u8>) {
-    let packed = lz4_flex::block::compress(raw);
-    let compressed = packed.len() + raw.len() / WORTH_IT < raw.len();
-    let stored = if compressed { packed.as_slice() } else { raw };
-    let BlockInfo { base, rows, schema_version, watermark, newest } = info;
-    let block = Block {
-        base,
-        rows,
-        schema_version,
-        watermark,
-        newest,
-        compressed,
-        raw_len: raw.len() as u32,
-        stored_len: stored.len() as u32,
-        crc: crc32fast::hash(stored),
-    };
-    out.extend_from_slice(&block.encode());
-    out.extend_from_slice(stored);
-    out.resize(out.len().next_multiple_of(HEADER_BYTES), 0);
 }
 
 /// A settled file, closed.
@@ -244,7 +131,7 @@ impl OpenFile {
 
     /// The block with the first event at or behind an offset.
     pub(super) fn find(&self, from: u64) -> Option<&BlockAt> {
-        let at = self.blocks.partition_point(|b| b.block.next() <= from);
+        let at = self.blocks.partition_point(|b| b.block.next <= from);
         self.blocks.get(at)
     }
 
@@ -271,9 +158,8 @@ impl OpenFile {
     }
 
     /// The events of a block.
-    pub(super) fn decode(&self, at: &BlockAt, schema: &SchemaRef) -> Result<RecordBatch, Error> {
-        let bytes = self.load(at)?;
-        ipc::decode(schema, &bytes).map_err(|e| self.corrupt(e.to_string(), at.at))
+    pub(super) fn decode(&self, at: &BlockAt, schema: &SchemaRef) -> Result<Events, Error> {
+        at.block.events(&self.load(at)?, schema).map_err(|d| self.corrupt(d.0, at.at))
     }
 }
 

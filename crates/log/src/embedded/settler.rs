@@ -13,16 +13,18 @@ use std::sync::atomic::Ordering;
 use arrow_select::concat::concat_batches;
 use millstream_event::{Offset, ipc};
 
+use super::block::{BlockInfo, Runs, encode_block};
 use super::checkpoint::{Checkpoint, SettledMeta};
 use super::index::{Entry, Partition, Topic};
 use super::reader::{load_bytes, load_entry};
 use super::retention::{Limits, limits};
 use super::segment::Sealed;
-use super::settled_file::{BLOCK_BYTES, BlockInfo, SettledFile, encode_block};
+use super::settled_file::{BLOCK_BYTES, SettledFile};
 use super::shared::{Shared, count};
 use super::walk::{Found, Walker, io_error};
 use super::writer::is_no_space;
 use crate::Error;
+use crate::promises::Promises;
 use crate::vfs::OpenOptions;
 
 /// Blocks are written when they are as many bytes together.
@@ -299,18 +301,25 @@ impl Settler {
         out: &mut Vec<u8>,
     ) -> Result<u64, Failure> {
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(0) };
+        let mut promises = Promises::default();
+        let mut runs = Runs::default();
+        for entry in entries {
+            entry.marks.iter().for_each(|mark| promises.note(mark, entry.next()));
+            runs.push(entry.base, u64::from(entry.rows));
+        }
         let info = BlockInfo {
             base: first.base,
+            next: last.next(),
             rows: entries.iter().map(|entry| entry.rows).sum(),
             schema_version: first.schema_version,
-            watermark: last.watermark,
             newest: last.time,
+            runs,
+            marks: promises.marks(),
         };
         let at = partition.at.to_string();
         if entries.len() == 1 {
             let bytes = load_bytes(first, &at)?;
-            encode_block(info, bytes.as_slice(), out);
-            return Ok(bytes.len() as u64);
+            return Ok(encode_block(&info, bytes.as_slice(), out));
         }
         let schema = topic.schema(first.schema_version);
         let schema = schema.ok_or_else(|| Error::Refused(format!("{at} has events of an unknown schema version")))?;
@@ -319,13 +328,12 @@ impl Settler {
             Some(rows) => Ok(rows.clone()),
             None => load_entry(entry, schema, &at),
         };
-        let batches = entries.iter().map(load).collect::<Result<Vec<_>, _>>()?;
+        let batches = entries.iter().filter(|entry| entry.rows > 0).map(load).collect::<Result<Vec<_>, _>>()?;
         let rows =
             concat_batches(schema, &batches).map_err(|e| Error::Refused(format!("merging events of {at}: {e}")))?;
         let mut raw = Vec::with_capacity(BLOCK_BYTES + BLOCK_BYTES / 4);
         ipc::encode(&rows, &mut raw).map_err(|e| Error::Refused(format!("merging events of {at}: {e}")))?;
-        encode_block(info, &raw, out);
-        Ok(raw.len() as u64)
+        Ok(encode_block(&info, &raw, out))
     }
 }
 
@@ -335,19 +343,17 @@ fn dead(entries: &[Entry], limits: &Limits, start: u64) -> usize {
     entries.iter().take_while(gone).count()
 }
 
-/// How many entries at the front make one block; `None` without entries.
+/// How many entries at the front make one block; `None` without entries. Marks do not end one: the last of each producer
+/// goes behind the block's last row. That delays promises, which changes no result.
 fn block_len(entries: &[Entry]) -> Option<usize> {
     let first = entries.first()?;
     let (mut n, mut bytes, mut next) = (1, first.len as usize, first.next());
-    let mut before = first;
     for entry in entries.iter().skip(1) {
         bytes += entry.len as usize;
-        let fits = entry.base == next && entry.schema_version == first.schema_version && bytes <= BLOCK_BYTES;
-        // A watermark stands behind its own events, and one without events has an offset of its own.
-        if !fits || before.watermark.is_some() || entry.rows == 0 || before.rows == 0 {
+        if entry.base != next || entry.schema_version != first.schema_version || bytes > BLOCK_BYTES {
             break;
         }
-        (n, next, before) = (n + 1, entry.next(), entry);
+        (n, next) = (n + 1, entry.next());
     }
     Some(n)
 }

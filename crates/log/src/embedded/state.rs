@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use millstream_event::{Name, Schema};
+use millstream_event::{Mark, Name, Schema};
 use serde::{Deserialize, Serialize};
 
 use super::frame::Content;
 use super::walk::FrameAt;
+use crate::promises::Promises;
 use crate::{Position, TaskId, TopicSpec};
 
 /// A topic as the frames tell it.
@@ -20,6 +21,22 @@ pub(super) struct TopicState {
     pub(super) starts: Vec<u64>,
     /// The offset behind the last event, by partition.
     pub(super) ends: Vec<u64>,
+    /// What producers have promised last, by partition; partitions at the end may be missing.
+    #[serde(default)]
+    pub(super) promises: Vec<Promises>,
+}
+
+impl TopicState {
+    /// Takes a promise in that came with an append that ends before offset `at`.
+    pub(super) fn promise(&mut self, partition: u32, mark: &Mark, at: u64) {
+        let partition = partition as usize;
+        if self.promises.len() <= partition && partition < self.ends.len() {
+            self.promises.resize(self.ends.len(), Promises::default());
+        }
+        if let Some(promises) = self.promises.get_mut(partition) {
+            promises.note(mark, at);
+        }
+    }
 }
 
 /// Everything that the frames tell but the events.
@@ -40,7 +57,11 @@ impl State {
                 for (append, base) in commit.appends.iter().zip(&frame.offsets) {
                     let topic = self.topics.get_mut(&append.topic).ok_or("events of an unknown topic")?;
                     let end = topic.ends.get_mut(append.partition as usize).ok_or("events of an unknown partition")?;
-                    *end = (*end).max(base + append.span());
+                    let next = base + append.span();
+                    *end = (*end).max(next);
+                    if let Some(mark) = commit.mark(append) {
+                        topic.promise(append.partition, &mark, next);
+                    }
                 }
                 if !commit.consumed.is_empty() {
                     let positions = self.positions.entry(commit.task.clone()).or_default();
@@ -68,6 +89,7 @@ impl State {
             versions: Vec::new(),
             starts: zeros.clone(),
             ends: zeros,
+            promises: Vec::new(),
         });
         topic.spec = spec.clone();
         if schema_version as usize > topic.versions.len() {

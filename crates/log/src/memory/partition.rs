@@ -1,11 +1,13 @@
 //! One partition in memory.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use millstream_event::{Batch, Offset};
+use millstream_event::{Batch, Mark, Offset, Producer};
 use tokio::sync::watch;
 
-use crate::Append;
+use crate::promises::Promises;
+use crate::{Append, TaskId};
 
 /// The events of one partition, oldest first.
 #[derive(Debug)]
@@ -15,6 +17,7 @@ pub(super) struct Partition {
     /// Tells readers the end whenever it grows.
     pub(super) grown: watch::Sender<Offset>,
     kept: VecDeque<Kept>,
+    promises: Promises,
 }
 
 #[derive(Debug)]
@@ -29,16 +32,21 @@ struct Kept {
 impl Partition {
     pub(super) fn new() -> Self {
         let grown = watch::Sender::new(Offset(0));
-        Self { start: Offset(0), end: Offset(0), grown, kept: VecDeque::new() }
+        Self { start: Offset(0), end: Offset(0), grown, kept: VecDeque::new(), promises: Promises::default() }
     }
 
-    /// Takes events in and says where they stand. The caller has checked them.
-    pub(super) fn append(&mut self, append: Append, at_us: i64) -> Offset {
+    /// Takes a task's events in and says where they stand. The caller has checked them.
+    pub(super) fn append(&mut self, task: &TaskId, append: Append, at_us: i64) -> Offset {
         let base = self.end;
         let bytes = append.rows.get_array_memory_size() as u64;
         self.end = Offset(base.0 + append.rows.num_rows().max(1) as u64);
         let Append { schema_version, rows, watermark, .. } = append;
-        let batch = Batch { base, schema_version, rows, watermark };
+        let producer = || Producer { name: task.service.clone(), partition: task.partition };
+        let marks: Arc<[Mark]> =
+            watermark.into_iter().map(|watermark| Mark { producer: producer(), watermark }).collect();
+        marks.iter().for_each(|mark| self.promises.note(mark, self.end.0));
+        let first = if rows.num_rows() == 0 { self.end } else { base };
+        let batch = Batch { marks, ..Batch::dense(first, schema_version, rows) };
         self.kept.push_back(Kept { batch, next: self.end, bytes, at_us });
         base
     }
@@ -47,8 +55,12 @@ impl Partition {
     pub(super) fn at(&self, from: Offset) -> Option<(Batch, Offset)> {
         let first = self.kept.partition_point(|kept| kept.next <= from);
         let kept = self.kept.get(first)?;
-        let batch = if from <= kept.batch.base { Some(kept.batch.clone()) } else { kept.batch.from_offset(from) };
-        Some((batch?, kept.next))
+        Some((kept.batch.from_offset(from), kept.next))
+    }
+
+    /// What was promised before `from`.
+    pub(super) fn promised_before(&self, from: Offset) -> Arc<[Mark]> {
+        self.promises.before(from.0)
     }
 
     /// Lets go of all events before `before`.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow_array::RecordBatch;
 use futures::future::BoxFuture;
 use millstream_event::{Batch, Offset, TopicPartition};
 use parking_lot::Mutex;
@@ -15,6 +16,8 @@ pub(super) struct MemoryReader {
     store: Arc<Mutex<Store>>,
     at: TopicPartition,
     next: Offset,
+    /// Whether it was told what had been promised before its beginning.
+    begun: bool,
     grown: watch::Receiver<Offset>,
 }
 
@@ -25,7 +28,7 @@ impl MemoryReader {
         next: Offset,
         grown: watch::Receiver<Offset>,
     ) -> Self {
-        Self { store, at, next, grown }
+        Self { store, at, next, begun: false, grown }
     }
 
     fn read(&mut self) -> Result<Read, Error> {
@@ -36,9 +39,17 @@ impl MemoryReader {
         if self.next < partition.start {
             return Err(Error::OutOfRange { at: self.at.clone(), asked: self.next, start: partition.start });
         }
+        let info = &store.topic(&self.at.topic)?.info;
+        if !self.begun && partition.end >= self.next {
+            self.begun = true;
+            let marks = partition.promised_before(self.next);
+            if !marks.is_empty() {
+                let rows = RecordBatch::new_empty(info.spec.schema.physical().clone());
+                return Ok(Read::Batch(Batch { marks, ..Batch::dense(self.next, info.schema_version, rows) }));
+            }
+        }
         let Some((batch, next)) = partition.at(self.next) else { return Ok(Read::AtEnd { next: self.next }) };
         self.next = next;
-        let info = &store.topic(&self.at.topic)?.info;
         if batch.schema_version == info.schema_version {
             return Ok(Read::Batch(batch));
         }

@@ -88,7 +88,7 @@ impl Store {
         for append in commit.appends {
             let at = TopicPartition { topic: append.topic.clone(), partition: append.partition };
             let partition = self.partition_mut(&at).map_err(|e| AbortReason::Refused(e.to_string()))?;
-            offsets.push(Some(partition.append(append, now_us)));
+            offsets.push(Some(partition.append(&commit.task, append, now_us)));
             grown.push(at);
         }
         for at in &grown {

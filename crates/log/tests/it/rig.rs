@@ -237,7 +237,7 @@ async fn look(reader: &mut Option<Box<dyn Reader>>, place: usize, witness: &mut 
             Ok(Read::Batch(batch)) => {
                 let seen = witness.seen.entry(place).or_default();
                 assert!(seen.last().is_none_or(|(last, _)| *last < batch.base.0), "offsets grow");
-                seen.extend((batch.base.0..).zip(numbers(&batch.rows)));
+                seen.extend(events(&batch));
             }
             Ok(Read::AtEnd { .. }) => return,
             Err(error) => {

@@ -180,7 +180,7 @@ fn events_of(
         let text = encoder.encode_row(&rows, row).map_err(|e| failed(&e))?;
         out.push(EventLine::Event {
             partition,
-            offset: batch.base.0 + row as u64,
+            offset: batch.offset(row).0,
             ingested_at: api_time(times.map_or(0, |t| t.value(row))),
             event: RawValue::from_string(text).map_err(|e| failed(&e))?,
         });

@@ -107,7 +107,7 @@ pub(crate) async fn rows(log: &dyn Log, topic: &str) -> Vec<(u32, u64, Value)> {
         while let Read::Batch(batch) = reader.next().await.unwrap() {
             for row in 0..batch.rows.num_rows() {
                 let text = encoder.encode_row(&batch.rows, row).unwrap();
-                rows.push((partition, batch.base.0 + row as u64, serde_json::from_str(&text).unwrap()));
+                rows.push((partition, batch.offset(row).0, serde_json::from_str(&text).unwrap()));
             }
         }
     }
@@ -315,7 +315,7 @@ impl SinkTask for PaperTask {
             let mut files = self.paper.files.lock();
             let file = files.get_mut(&self.task).unwrap();
             for row in 0..batch.rows.num_rows() {
-                file.push((topic.to_string(), batch.base.0 + row as u64));
+                file.push((topic.to_string(), batch.offset(row).0));
             }
             // The failure comes after half of the work, as failures do.
             if fails {
