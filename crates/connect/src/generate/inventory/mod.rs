@@ -47,15 +47,14 @@ impl Settings {
     }
 }
 
-/// The columns of a movement. `quantity` is null where the reservation says it; `reservation_id` and `expires_at` are
-/// null where there is none.
+/// The columns of a movement. `reservation_id` and `expires_at` are null where there is none.
 pub fn columns() -> Vec<Column> {
     vec![
         Column::required("movement_id", ColumnType::String),
         Column::required("kind", ColumnType::String),
         Column::required("sku", ColumnType::String),
         Column::required("warehouse", ColumnType::String),
-        Column::nullable("quantity", ColumnType::BigInt),
+        Column::required("quantity", ColumnType::BigInt),
         Column::nullable("reservation_id", ColumnType::String),
         Column::nullable("expires_at", ColumnType::Timestamp),
         Column::required("channel", ColumnType::String),

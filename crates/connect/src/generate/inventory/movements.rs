@@ -66,7 +66,7 @@ impl Stream for Movements {
         self.kind.append_value(movement.action.name());
         self.sku.push(u64::from(movement.sku));
         self.warehouse.push(u64::from(movement.warehouse));
-        self.quantity.append_option(movement.quantity);
+        self.quantity.append_value(movement.quantity);
         match movement.reservation {
             Some(reservation) => self.reservation.push(reservation),
             None => self.reservation.push_null(),

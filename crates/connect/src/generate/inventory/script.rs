@@ -60,8 +60,8 @@ pub struct Movement {
     pub sku: u32,
     /// The warehouse, from 0.
     pub warehouse: u32,
-    /// How many; negative for an adjustment downwards. `None`: as many as the reservation.
-    pub quantity: Option<i64>,
+    /// How many, as many as the reservation where it answers one; negative for an adjustment downwards.
+    pub quantity: i64,
     /// The number of the movement that made the reservation.
     pub reservation: Option<u64>,
 }
@@ -113,8 +113,8 @@ impl Script {
     }
 
     fn answer(&self, action: Action, reservation: u64) -> Movement {
-        let (sku, warehouse) = self.place(reservation);
-        Movement { action, sku, warehouse, quantity: None, reservation: Some(reservation) }
+        // A reservation is drawn without a look at others, so this ends here.
+        Movement { action, ..self.movement(reservation) }
     }
 
     fn fresh(&self, action: Action, random: &mut Random, number: u64) -> Movement {
@@ -127,7 +127,7 @@ impl Script {
             _ => between(random, 1, 6),
         };
         let reservation = (action == Action::Reserve).then_some(number);
-        Movement { action, sku, warehouse, quantity: Some(quantity), reservation }
+        Movement { action, sku, warehouse, quantity, reservation }
     }
 
     /// The SKU and the warehouse of a movement that answers none: a tenth of the SKUs has about half of them.
@@ -172,7 +172,7 @@ mod tests {
                 (Action::Reserve, Some(id)) => assert_eq!((id, reserved.insert(id, movement)), (number, None)),
                 (Action::Confirm | Action::Cancel | Action::Expire, Some(id)) => {
                     let made = reserved[&id];
-                    assert_eq!((movement.sku, movement.warehouse, movement.quantity), (made.sku, made.warehouse, None));
+                    assert_eq!(movement, Movement { action: movement.action, ..made });
                 }
                 (_, reservation) => assert_eq!(reservation, None),
             }
