@@ -2,7 +2,7 @@
 """Computes what the flights pipeline must put out, without SQL and without Millstream.
 
     python3 expected.py                  # writes expected.json
-    python3 expected.py --check out      # compares out/delayed, out/on_time, out/diverted with it
+    python3 expected.py --check out      # compares out/delayed, out/on_time, out/diverted, out/hours with it
 
 Every figure is exact: integers, or decimals written as strings. Needs Python 3.9 or later and, before
 Python 3.14, the program `zstd`.
@@ -27,6 +27,9 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 DATA = HERE / "data"
 TOPICS = ("delayed", "on_time", "diverted")
+# The topics of delays by the hour, and whose they are.
+HOURS = {"carrier_hours": "carrier", "airport_hours": "origin"}
+HOUR_COUNTS = ("flights", "arrived", "delayed", "dep_delay", "arr_delay", "worst")
 RULES = ("departed", "tail_number_known", "goes_somewhere")
 COLUMNS = (
     "carrier", "flight", "flight_code", "airline", "tailnum", "manufacturer", "model", "seats", "plane_age",
@@ -178,6 +181,30 @@ def figures(rows):
     }
 
 
+def hours(rows, of):
+    """Returns the delays of each carrier or airport by the hour: (whose, hour) to the figures in HOUR_COUNTS."""
+    found = {}
+    for row in rows:
+        figures = found.setdefault((row[of], row["time_hour"]), [0, 0, 0, 0, None, None])
+        figures[0] += 1
+        figures[3] += row["dep_delay"]
+        delay = row["arr_delay"]
+        if delay is not None:
+            figures[1] += 1
+            figures[2] += delay >= 15
+            figures[4] = (figures[4] or 0) + delay
+            figures[5] = delay if figures[5] is None else max(figures[5], delay)
+    return found
+
+
+def hour_figures(found):
+    """Returns the figures of one topic of delays by the hour."""
+    columns = list(zip(*found.values()))
+    sums = {name: sum(n for n in column if n is not None) for name, column in zip(HOUR_COUNTS, columns) if name != "worst"}
+    lines = (json.dumps([*key, *values]) for key, values in found.items())
+    return {"rows": len(found), "sums": sums, "rows_sha256": sha256_of(lines)}
+
+
 def counts(values):
     return dict(sorted(collections.Counter(values).items()))
 
@@ -230,26 +257,46 @@ def compute():
             }
         },
         "topics": {topic: figures(rows) for topic, rows in out.items()},
+        "hours": {topic: hour_figures(hours(valid, of)) for topic, of in HOURS.items()},
     }
 
 
-def written(folder, topic):
+def lines_of(folder, topic):
     """Reads the NDJSON that the pipeline wrote for a topic: a file, or all files of a folder."""
     at = folder / topic
     files = sorted(p for p in at.rglob("*") if p.is_file()) if at.is_dir() else sorted(folder.glob(f"{topic}*"))
-    rows = []
     for path in files:
         for line in path.read_text("utf-8").splitlines():
-            row = json.loads(line, parse_float=decimal.Decimal)
-            row = {column: row.get(column) for column in COLUMNS}
-            for column in DECIMALS:
-                row[column] = exact(row[column])
-            for column in TIMES:
-                if row[column] is not None:
-                    time = datetime.datetime.fromisoformat(row[column].replace("Z", "+00:00"))
-                    row[column] = utc(time.astimezone(datetime.timezone.utc) if time.tzinfo else time)
-            rows.append(row)
+            yield json.loads(line, parse_float=decimal.Decimal)
+
+
+def instant(text):
+    time = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return utc(time.astimezone(datetime.timezone.utc) if time.tzinfo else time)
+
+
+def written(folder, topic):
+    rows = []
+    for row in lines_of(folder, topic):
+        row = {column: row.get(column) for column in COLUMNS}
+        for column in DECIMALS:
+            row[column] = exact(row[column])
+        for column in TIMES:
+            if row[column] is not None:
+                row[column] = instant(row[column])
+        rows.append(row)
     return rows
+
+
+def written_hours(folder, topic, of):
+    """Each hour may come once."""
+    found = {}
+    for row in lines_of(folder, topic):
+        key = row[of], instant(row["window_start"])
+        if key in found:
+            sys.exit(f"{topic}: {key} comes twice")
+        found[key] = [row[name] for name in HOUR_COUNTS]
+    return found
 
 
 def differences(expected, found, at=""):
@@ -261,12 +308,18 @@ def differences(expected, found, at=""):
 
 
 def check(folder):
-    expected = json.loads((HERE / "expected.json").read_text("utf-8"))["topics"]
-    wrong = []
+    everything = json.loads((HERE / "expected.json").read_text("utf-8"))
+    expected, wrong = everything["topics"], []
     for topic in TOPICS:
         rows = written(folder, topic)
         found = figures(rows) if rows else {"rows": 0}
         wrong += differences(expected[topic], found, f".{topic}")
+    for topic, of in HOURS.items():
+        if not (folder / "hours").is_dir():
+            print(f"{topic}: left out, {folder / 'hours'} is not there")
+            continue
+        found = hour_figures(written_hours(folder / "hours", topic, of))
+        wrong += differences(everything["hours"][topic], found, f".hours.{topic}")
     print("\n".join(wrong) or "all figures agree")
     return 1 if wrong else 0
 
