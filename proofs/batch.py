@@ -145,7 +145,7 @@ CALL = re.compile(r"\b(tumble|hop|cumulate|session)\(\s*(\w+|\(.+?\))\s*,\s*(\w+
 
 def as_batch(sql):
     while found := CALL.search(sql):
-        source = found[2].strip("()") if found[2].startswith("(") else found[2]
+        source = "rows_" if found[2].startswith("(") else found[2]
         behind = sql[found.end():]
         alias = re.match(r"\s+(AS\s+)?(?!where|group|join|on|left|full|inner|union|having|qualify|order|right|cross)\w+", behind, re.I)
         sql = sql[:found.start()] + windowed(found, sql) + ("" if alias else f" {source}") + behind
@@ -194,7 +194,8 @@ def cases(path):
             for line in body.splitlines():
                 if line.strip() and not line.strip().startswith("#"):
                     name, text = line.strip().split(" ", 1)
-                    topics[name].add(text)
+                    # A tombstone is an event to a stream.
+                    topics[name.removeprefix("-")].add(text)
         elif words and words[0] == "@case":
             case = (head.removeprefix("@case").strip(), body.strip())
         elif words and words[0] == "@expect" and case:

@@ -29,6 +29,8 @@ pub struct Catalog {
     pub topics: BTreeMap<Name, Schema>,
     /// The event time, of topics that have one.
     pub event_times: BTreeMap<Name, TimeColumn>,
+    /// The key columns of the topics that are tables: they hold the latest row of each key.
+    pub tables: BTreeMap<Name, Vec<String>>,
     /// Lookups by name.
     pub lookups: BTreeMap<Name, LookupSchema>,
 }

@@ -4,16 +4,22 @@
 //! cannot run over a stream is refused here, if the tokens did not show it before.
 
 mod aggregate;
+mod interval;
 mod join;
+mod meet;
+mod stream_join;
+mod table_join;
+mod union;
 mod unnest;
 mod window;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{DFSchema, DFSchemaRef};
 use datafusion_expr::utils::split_conjunction;
-use datafusion_expr::{Expr, LogicalPlan, TableScan};
+use datafusion_expr::{Distinct, Expr, JoinType, LogicalPlan, Projection, TableScan};
 use millstream_event::Name;
 
 use crate::catalog::Catalog;
@@ -58,6 +64,8 @@ pub(crate) struct Lowering<'a> {
     pub(crate) topics: Vec<Name>,
     /// The columns of a topic by which its rows must come together, where they must.
     pub(crate) keys: BTreeMap<Name, Vec<String>>,
+    /// Columns of topics that are equal in the rows that meet, and topics whose rows meet.
+    pub(crate) meet: meet::Meet,
     /// The steps with state so far.
     pub(crate) stages: Vec<Stage>,
     /// The lookups in use, in the order of their joins.
@@ -95,6 +103,7 @@ impl<'a> Lowering<'a> {
             catalog,
             topics: Vec::new(),
             keys: BTreeMap::new(),
+            meet: meet::Meet::default(),
             stages: Vec::new(),
             lookups: Vec::new(),
             inner: Vec::new(),
@@ -118,7 +127,7 @@ impl<'a> Lowering<'a> {
                 let input = self.lower(&projection.input)?;
                 self.project(input, &projection.expr, &projection.schema)
             }
-            LogicalPlan::Join(join) => self.join(join, Vec::new()),
+            LogicalPlan::Join(join) => self.any_join(join, Vec::new()),
             LogicalPlan::Unnest(unnest) => {
                 let input = self.lower(&unnest.input)?;
                 unnest::unnest(input, unnest)
@@ -126,10 +135,11 @@ impl<'a> Lowering<'a> {
             LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
             LogicalPlan::Extension(node) => self.window(node),
             LogicalPlan::Window(_) => Err(refused("OVER is not supported yet", ROW_WISE)),
-            LogicalPlan::Distinct(_) => Err(refused("DISTINCT is not supported yet", ROW_WISE)),
-            LogicalPlan::Union(_) => {
-                Err(refused("UNION is not supported yet", "let two services write to the same topic"))
+            LogicalPlan::Distinct(Distinct::All(input)) if matches!(input.as_ref(), LogicalPlan::Union(_)) => {
+                Err(union::removes_duplicates())
             }
+            LogicalPlan::Distinct(_) => Err(refused("DISTINCT is not supported yet", ROW_WISE)),
+            LogicalPlan::Union(union) => self.union(union),
             LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => {
                 Err(refused("ORDER BY and LIMIT need an end, which a stream does not have", "leave them out"))
             }
@@ -180,6 +190,17 @@ impl<'a> Lowering<'a> {
             let input = self.filter(conjuncts, &projection.input)?;
             return self.project(input, &projection.expr, &projection.schema);
         }
+        // What the optimizer computes once for several conditions is a part of them again: a condition may bound the join.
+        if let LogicalPlan::Projection(projection) = plan
+            && let LogicalPlan::Join(join) = projection.input.as_ref()
+            && join.join_type == JoinType::Inner
+            && join::of_topics(join)
+        {
+            let conjuncts = conjuncts.into_iter().map(|condition| inlined(condition, projection));
+            let conjuncts = conjuncts.collect::<Result<_>>()?;
+            let input = self.any_join(join, conjuncts)?;
+            return self.project(input, &projection.expr, &projection.schema);
+        }
         let LogicalPlan::Join(join) = plan else {
             let input = self.lower(plan)?;
             return match datafusion_expr::utils::conjunction(conjuncts) {
@@ -187,6 +208,9 @@ impl<'a> Lowering<'a> {
                 None => Ok(input),
             };
         };
+        if join::of_topics(join) {
+            return self.any_join(join, conjuncts);
+        }
         let row = self.row_side(join)?.schema();
         let mut early = Vec::new();
         let mut late = Vec::new();
@@ -240,6 +264,8 @@ impl<'a> Lowering<'a> {
     /// Rows of a topic with equal values in the columns among `traces` must come together; in all of them where several
     /// steps ask.
     pub(crate) fn require(&mut self, traces: &[Option<Trace>], topics: &[usize]) {
+        let traces = &self.alike(traces);
+        self.together(topics);
         for table in topics {
             let Some(name) = self.topics.get(*table) else { continue };
             let columns = self.catalog.topics.get(name).map(|schema| schema.columns()).unwrap_or_default();
@@ -282,6 +308,21 @@ impl<'a> Lowering<'a> {
 /// Whether `expr` reads only columns of `schema`.
 pub(crate) fn on(expr: &Expr, schema: &DFSchema) -> bool {
     expr.column_refs().iter().all(|c| schema.is_column_from_schema(c))
+}
+
+/// The condition on what a projection computes as one on what it is computed from.
+fn inlined(condition: Expr, projection: &Projection) -> Result<Expr> {
+    let inlined = condition.transform(|expr| {
+        let computed = match &expr {
+            Expr::Column(column) => {
+                let place = projection.schema.maybe_index_of_column(column);
+                place.and_then(|place| projection.expr.get(place)).map(|e| e.clone().unalias_nested().data)
+            }
+            _ => None,
+        };
+        Ok(computed.map_or_else(|| Transformed::no(expr), |e| Transformed::new(e, true, TreeNodeRecursion::Jump)))
+    });
+    Ok(inlined.map_err(|e| plan_error(&e))?.data)
 }
 
 fn safe(expr: &Expr, schema: &DFSchema) -> bool {

@@ -1,6 +1,6 @@
 //! A query: planned once, run on every batch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
@@ -43,9 +43,12 @@ pub fn plan_query(sql: &str, catalog: &Catalog) -> Result<Query, Vec<SqlError>> 
     let lead = lowering.topics.first().and_then(|input| catalog.topics.get(input)).cloned();
     let input_schema = lead.ok_or_else(|| vec![SqlError::new("sql-no-topic", "the topic is unknown")])?;
     let output = Output::new(&schema, &lowered.schema);
+    let times = lowering.times();
+    lowering.settle_keys();
     Ok(Query {
         inputs: lowering.topics,
         keys: lowering.keys,
+        times,
         input_schema,
         lookups: lowering.lookups,
         inner: lowering.inner,
@@ -91,6 +94,8 @@ pub struct Query {
     inputs: Vec<Name>,
     /// See [`Query::key`].
     keys: BTreeMap<Name, Vec<String>>,
+    /// The event times of the inputs that have one.
+    times: Vec<Trace>,
     input_schema: Schema,
     lookups: Vec<Name>,
     inner: Vec<Name>,
@@ -131,16 +136,19 @@ impl Query {
     }
 
     /// The event time of what comes out, given the column with the input's: a column, and how many microseconds are added
-    /// to it. Of a window's row it is the last microsecond of the window.
+    /// to it. Of a window's row it is the last microsecond of the window; of a joined row that has not kept the first
+    /// input's it is another input's.
     pub fn event_time(&self, input_column: &str) -> Option<(String, i64)> {
         if let Some(end) = self.traced(Trace::WindowEnd) {
             return Some((end, -1));
         }
-        self.passes_through(input_column).map(|column| (column, 0))
+        let other = || self.times.iter().find_map(|time| self.traced(*time));
+        self.passes_through(input_column).or_else(other).map(|column| (column, 0))
     }
 
     /// The columns of an input by which it groups or joins: rows in which they are equal must meet in one task. So the
-    /// topic's key must be among them. `None`: it does not matter where rows are; empty: all rows must meet.
+    /// topic's key must be among them. `None`: it does not matter where rows are; empty: all rows must meet. Where inputs
+    /// are joined, their columns correspond by place, and topics must be parted by corresponding ones.
     pub fn key(&self, input: &Name) -> Option<&[String]> {
         self.keys.get(input).map(Vec::as_slice)
     }
@@ -190,6 +198,47 @@ impl Query {
         let chains =
             places.into_iter().filter_map(|(at, side)| Some((at, side, self.stages.get(at)?.sides.get(side)?)));
         chains.chain([(self.stages.len(), 0, &self.last)])
+    }
+
+    /// Whether a side of a stage or a step behind it needs event time, so that late rows are none for it.
+    pub(crate) fn timed_behind(&self, at: usize, side: usize) -> bool {
+        let Some(stage) = self.stages.get(at) else { return false };
+        let behind = || {
+            let mut next = self.chains().filter(|(_, _, chain)| chain.source == Source::Stage(at));
+            stage.operator.passes(side) && next.any(|(at, side, _)| self.timed_behind(at, side))
+        };
+        stage.operator.timed() || behind()
+    }
+
+    /// Sources with several chains whose rows meet again in a step that gives out rows as it is pushed some.
+    pub(crate) fn interleaved(&self) -> Vec<Source> {
+        let topics = self.inputs.iter().cloned().map(Source::Topic);
+        let sources = topics.chain((0..self.stages.len()).map(Source::Stage));
+        sources.filter(|source| self.meets_again(source)).collect()
+    }
+
+    fn meets_again(&self, source: &Source) -> bool {
+        let mut met: BTreeSet<usize> = BTreeSet::new();
+        for (at, _, _) in self.chains().filter(|(_, _, chain)| chain.source == *source) {
+            let mut reached = BTreeSet::new();
+            self.reached(at, &mut reached);
+            if reached.iter().any(|at| met.contains(at)) {
+                return true;
+            }
+            met.extend(reached);
+        }
+        false
+    }
+
+    /// The steps where rows pushed to a stage come at once, as far as the order there matters.
+    fn reached(&self, at: usize, found: &mut BTreeSet<usize>) {
+        let passes = self.stages.get(at).is_none_or(|stage| stage.operator.gives_on_push());
+        if !passes || !found.insert(at) {
+            return;
+        }
+        for (next, _, _) in self.chains().filter(|(_, _, chain)| chain.source == Source::Stage(at)) {
+            self.reached(next, found);
+        }
     }
 
     /// The tables of its lookups, in the order of their use.

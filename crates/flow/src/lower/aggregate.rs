@@ -15,7 +15,7 @@ use crate::lower::{Lowered, Lowering, Result, Trace, column_of, plan_error};
 use crate::ops::Op;
 use crate::ops::project::Project;
 use crate::sql::time_windows::Kind;
-use crate::stream::{Aggregate, Chain, GroupColumn, STAGES_MAX, Source, Stage, WindowAggregatePlan};
+use crate::stream::{Aggregate, Chain, GroupColumn, Stage, WindowAggregatePlan};
 
 /// Columns computed for an operator: its keys and arguments.
 struct Columns {
@@ -80,7 +80,10 @@ impl Lowering<'_> {
             schema: batch_schema(&plan.schema),
         };
         self.require(&traces, &input.topics);
-        let lineage = traces.into_iter().chain(std::iter::repeat_n(None, plan.aggr_expr.len())).collect();
+        // A time within the window is no event time of what comes behind it.
+        let times = self.times();
+        let traces = traces.into_iter().map(|trace| trace.filter(|trace| !times.contains(trace)));
+        let lineage = traces.chain(std::iter::repeat_n(None, plan.aggr_expr.len())).collect();
         self.stage(input, columns, Box::new(operator), plan, lineage)
     }
 
@@ -92,19 +95,16 @@ impl Lowering<'_> {
         plan: &Plan,
         lineage: Vec<Option<Trace>>,
     ) -> Result<Lowered> {
-        if self.stages.len() >= STAGES_MAX {
-            let message = format!("the query has more than {STAGES_MAX} steps with state");
-            return Err(SqlError::new("sql-too-long", message).help("part it into several services"));
-        }
         let system = millstream_event::ColumnType::Timestamp.field(millstream_event::INGESTED_AT, false);
         let fields = columns.fields.iter().map(|(_, f)| f.as_ref().clone()).chain([system]);
         let schema = Arc::new(arrow_schema::Schema::new(fields.collect::<Vec<_>>()));
         let mut ops = input.ops;
         ops.push(Op::Project(Project { exprs: columns.exprs, schema }));
-        self.stages.push(Stage { sides: vec![Chain { source: input.source, ops }], operator });
-        let source = Source::Stage(self.stages.len() - 1);
+        let stage = Stage { sides: vec![Chain { source: input.source, ops }], operator };
+        let source = self.add_stage(stage)?;
         let schema = Arc::clone(&plan.schema);
-        Ok(Lowered { source, ops: Vec::new(), schema, lineage, windows: None, topics: input.topics })
+        let windows = input.windows.map(|open| Open { spread: true, ..open });
+        Ok(Lowered { source, ops: Vec::new(), schema, lineage, windows, topics: input.topics })
     }
 
     /// The aggregates, over columns that are computed before.

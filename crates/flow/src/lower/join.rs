@@ -33,7 +33,20 @@ fn topics(plan: &LogicalPlan) -> Vec<String> {
     found.into_iter().filter(|(kind, _)| *kind == TableKind::Topic).map(|(_, name)| name).collect()
 }
 
+/// Whether both sides of a join have topics.
+pub(super) fn of_topics(join: &Join) -> bool {
+    !topics(&join.left).is_empty() && !topics(&join.right).is_empty()
+}
+
 impl Lowering<'_> {
+    /// Lowers a join of any kind; of its rows those that fulfil `conditions` go on.
+    pub(super) fn any_join(&mut self, join: &Join, conditions: Vec<Expr>) -> Result<Lowered> {
+        match of_topics(join) {
+            true => self.stream_join(join, conditions),
+            false => self.join(join, conditions),
+        }
+    }
+
     /// The side of a join that the topic's rows flow from.
     pub(super) fn row_side<'p>(&self, join: &'p Join) -> Result<&'p LogicalPlan> {
         let (left, right) = (topics(&join.left), topics(&join.right));
@@ -42,8 +55,7 @@ impl Lowering<'_> {
             ([], [_, ..]) => Ok(&join.right),
             ([], []) => Err(SqlError::new("sql-join-lookups", "two lookups are joined with each other")
                 .help("join each lookup with the topic's rows, one after the other")),
-            ([l, ..], [r, ..]) => Err(SqlError::new("sql-two-topics", format!("topics `{l}` and `{r}` are joined"))
-                .help("a query reads one topic; joins of two topics come later. Reference data is a lookup")),
+            ([l, ..], [r, ..]) => Err(SqlError::new("sql-two-topics", format!("topics `{l}` and `{r}` are joined"))),
         }
     }
 

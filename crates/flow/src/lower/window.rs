@@ -8,7 +8,7 @@ use crate::lower::{Lowered, Lowering, Result, Trace, refused};
 use crate::ops::Op;
 use crate::ops::windows::{Panes, Spread};
 use crate::sql::time_windows::{Kind, WindowNode};
-use crate::stream::{Source, Windows};
+use crate::stream::Windows;
 
 /// The windows that rows were put into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,11 +49,20 @@ impl Lowering<'_> {
 
     /// Refuses a column that is not the event time of the topic. What is added to its value, in microseconds.
     pub(super) fn is_event_time(&self, input: &Lowered, place: usize, name: &str) -> Result<i64> {
-        let Source::Topic(topic) = &input.source else {
+        let traced = match input.lineage.get(place) {
+            Some(Some(Trace::Column { table: Some(table), place })) => Some((*table, *place)),
+            _ => None,
+        };
+        if matches!(input.lineage.get(place), Some(Some(Trace::WindowStart | Trace::WindowEnd))) {
             return Err(refused(
                 "a window over what a window gives out is not supported yet",
                 "let a second service read it",
             ));
+        }
+        // A column that is computed is named as one of the first topic.
+        let table = traced.map(|(table, _)| table).or(input.topics.first().copied());
+        let Some(topic) = table.and_then(|table| self.topics.get(table)) else {
+            return Err(SqlError::new("sql-window-time", format!("`{name}` is not the event time of a topic")));
         };
         let Some(time) = self.catalog.event_times.get(topic) else {
             let message = format!("topic `{topic}` has no event time, which a window needs");
@@ -62,12 +71,13 @@ impl Lowering<'_> {
         };
         let column =
             self.catalog.topics.get(topic).and_then(|schema| schema.column(&time.name)).map(|(place, _)| place);
-        let traced = match input.lineage.get(place) {
-            Some(Some(Trace::Column { table: Some(_), place })) => Some(*place),
-            _ => None,
-        };
-        if column.is_some() && traced == column {
+        if column.is_some() && traced.map(|(_, place)| place) == column {
             return Ok(time.plus_us);
+        }
+        if traced.is_none() && *name == time.name {
+            let message = format!("`{name}` is not in every row the event time of its topic, unchanged");
+            let error = SqlError::new("sql-window-time", message);
+            return Err(error.help("give the window the event time as the topic has it"));
         }
         let message = format!("`{name}` is not the event time of topic `{topic}`, which is `{}`", time.name);
         Err(SqlError::new("sql-window-time", message).help(format!("give the window `{}`", time.name)))

@@ -13,6 +13,7 @@ use millstream_event::ColumnType;
 
 use crate::catalog::Catalog;
 use crate::functions;
+use crate::sql::as_of;
 use crate::sql::time_windows::TimeWindows;
 
 /// What a table of a plan is.
@@ -53,6 +54,8 @@ static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
         }
         scalar.insert(function.name().to_owned(), function);
     }
+    let as_of = as_of::function();
+    scalar.insert(as_of.name().to_owned(), as_of);
     let mut aggregates = HashMap::new();
     for function in functions::aggregates() {
         for alias in function.aliases() {
@@ -66,7 +69,8 @@ static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
 
 /// The names of all scalar functions, for suggestions.
 pub(crate) fn function_names() -> impl Iterator<Item = &'static str> {
-    FUNCTIONS.scalar.keys().chain(FUNCTIONS.aggregates.keys()).map(String::as_str)
+    let names = FUNCTIONS.scalar.keys().chain(FUNCTIONS.aggregates.keys()).map(String::as_str);
+    names.filter(|name| !name.starts_with("__"))
 }
 
 /// Answers the planner's questions from a catalog.

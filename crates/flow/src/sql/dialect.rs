@@ -50,6 +50,11 @@ impl Dialect for Sql {
         }
     }
 
+    /// `JOIN t FOR SYSTEM_TIME AS OF s.at`.
+    fn supports_table_versioning(&self) -> bool {
+        true
+    }
+
     as_generic! {
         allow_extract_custom
         allow_extract_single_quotes

@@ -1,5 +1,6 @@
 //! From SQL text to an optimised logical plan.
 
+pub(crate) mod as_of;
 pub(crate) mod context;
 pub(crate) mod dialect;
 pub(crate) mod lateral;

@@ -12,6 +12,7 @@ use datafusion_sql::sqlparser::tokenizer::{Location, Span as TokenSpan, Token, T
 
 use crate::catalog::Catalog;
 use crate::error::{Span, SqlError};
+use crate::sql::as_of;
 use crate::sql::dialect::Sql;
 use crate::sql::refuse;
 
@@ -68,7 +69,8 @@ impl Text {
                 let message = format!("`{}` stands behind the query; write one SELECT only", rest.token);
                 Err(vec![SqlError::new("sql-syntax", message).at(span(rest.span))])
             }
-            Ok((Statement::Query(query), None)) if is_select(&query) => {
+            Ok((Statement::Query(mut query), None)) if is_select(&query) => {
+                as_of::rewrite(&mut query).map_err(|e| vec![e.at(self.find_keyword(Keyword::SYSTEM_TIME))])?;
                 let doubled = refuse::doubled_names(&query);
                 if doubled.is_empty() { Ok(Statement::Query(query)) } else { Err(doubled) }
             }
@@ -143,7 +145,11 @@ impl Text {
         match error.code {
             "sql-subquery" => self.find_subquery(),
             "sql-join-key" => self.find_table(quoted.next(), false),
-            "sql-two-topics" => self.find_table(quoted.last(), false),
+            "sql-unbounded" => self.find_table(quoted.last(), false).or_else(|| self.find_keyword(Keyword::JOIN)),
+            "sql-join-tables" => self.find_table(quoted.last(), false),
+            "sql-as-of" => self.find_keyword(Keyword::SYSTEM_TIME),
+            "sql-join-condition" => self.find_keyword(Keyword::ON),
+            "sql-union" => self.find_keyword(Keyword::UNION),
             "sql-join-kind" => self.find_keyword(Keyword::JOIN),
             "sql-no-topic" => self.find_keyword(Keyword::VALUES),
             _ => None,
@@ -203,6 +209,7 @@ fn is_select(query: &Query) -> bool {
     match query.body.as_ref() {
         SetExpr::Select(_) => true,
         SetExpr::Query(inner) => is_select(inner),
+        SetExpr::SetOperation { .. } => true,
         _ => false,
     }
 }

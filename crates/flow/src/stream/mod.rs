@@ -5,20 +5,34 @@
 //! batches and watermarks, and gives out rows and [`Changes`], from which another one can go on.
 
 mod aggregates;
+mod as_of_join;
 mod changes;
 mod groups;
+mod held;
+mod interval_join;
 mod operator;
+mod paired;
 mod panes;
 mod row_table;
 mod running;
+mod table_join;
+mod two;
+mod union;
 mod window_aggregate;
 
 pub(crate) use aggregates::Aggregate;
+pub(crate) use as_of_join::AsOfJoinPlan;
 pub(crate) use changes::STAGES_MAX;
 pub use changes::{ChangeRows, Changes};
+pub(crate) use groups::Keys;
+pub(crate) use interval_join::IntervalJoinPlan;
 pub(crate) use operator::Blueprint;
 pub use operator::Broken;
+pub(crate) use paired::PairedPlan;
 pub(crate) use panes::Windows;
 pub(crate) use running::{Chain, Source, Stage};
 pub use running::{Derived, Running, Step};
+pub(crate) use table_join::TableJoinPlan;
+pub(crate) use two::Two;
+pub(crate) use union::UnionPlan;
 pub(crate) use window_aggregate::{GroupColumn, WindowAggregatePlan};

@@ -74,6 +74,16 @@ pub(crate) trait Blueprint: std::fmt::Debug + Send + Sync {
     /// Whether it needs event time: late rows are not pushed to it.
     fn timed(&self) -> bool;
 
+    /// Whether rows of a side go on with their own stamps: late ones are then no rows for a timed step behind.
+    fn passes(&self, _side: usize) -> bool {
+        true
+    }
+
+    /// Whether it may give out rows when it is pushed some. If it does not, the order of its sides does not matter.
+    fn gives_on_push(&self) -> bool {
+        true
+    }
+
     /// What decides the form of its state: an operator with another one cannot go on with it.
     fn signature(&self) -> String;
 

@@ -79,12 +79,15 @@ pub struct Running {
     operators: Vec<Box<dyn Operator>>,
     changes: Changes,
     watermark: i64,
+    /// Sources whose rows go on one by one, because they meet again in a step where their order matters.
+    interleaved: Vec<Source>,
 }
 
 impl Running {
     pub(crate) fn new(query: Arc<Query>) -> Result<Self, Broken> {
         let operators = query.stages().iter().map(|stage| stage.operator.open()).collect::<Result<_, _>>()?;
-        Ok(Self { query, operators, changes: Changes::default(), watermark: i64::MIN })
+        let interleaved = query.interleaved();
+        Ok(Self { query, operators, changes: Changes::default(), watermark: i64::MIN, interleaved })
     }
 
     /// Takes rows of a topic, with the columns of [`millstream_event::Schema::physical`].
@@ -117,17 +120,24 @@ impl Running {
         step.failed.sort_by_key(|failure| failure.row);
         let mut late = BTreeSet::new();
         let mut dropped = vec![0; query.inner().len()];
+        let mut ready = Vec::with_capacity(arrived.len());
         for (at, side, frame) in arrived {
             let Some(frame) = frame else { continue };
             dropped.iter_mut().zip(&frame.dropped).for_each(|(sum, n)| *sum += n);
             let frame = without(frame, |row| bad.contains(&row))?;
-            let frame = match query.stages().get(at).is_some_and(|stage| stage.operator.timed()) {
+            let frame = match query.timed_behind(at, side) {
                 true => {
                     late.extend(late_rows(&frame));
                     without(frame, |row| late.contains(&row))?
                 }
                 false => frame,
             };
+            ready.push((at, side, frame));
+        }
+        if self.interleaved.contains(&source) {
+            ready = row_by_row(ready);
+        }
+        for (at, side, frame) in ready {
             self.arrive(at, side, frame.batch, &tables, &mut step, &mut dropped)?;
         }
         step.late = late.into_iter().collect();
@@ -222,6 +232,10 @@ impl Running {
     ) -> Result<(), Broken> {
         let query = Arc::clone(&self.query);
         let source = Source::Stage(from);
+        let given = match self.interleaved.contains(&source) {
+            true => given.iter().flat_map(|batch| (0..batch.num_rows()).map(|row| batch.slice(row, 1))).collect(),
+            false => given,
+        };
         for batch in given.into_iter().filter(|batch| batch.num_rows() > 0) {
             for (at, side, chain) in query.chains().filter(|(_, _, chain)| chain.source == source) {
                 let parts =
@@ -259,6 +273,21 @@ fn through(sides: &[Chain], reached: &[i64], watermark: i64) -> i64 {
         _ => watermark,
     };
     sides.iter().map(of).min().unwrap_or(watermark)
+}
+
+/// Rows that several chains made of the same input, by the input's rows, so that what comes of them does not depend on how
+/// the input is cut.
+fn row_by_row(ready: Vec<(usize, usize, Frame)>) -> Vec<(usize, usize, Frame)> {
+    let mut rows: Vec<(u32, usize, usize, Frame)> = Vec::new();
+    for (at, side, frame) in ready {
+        for (row, from) in frame.origin.iter().enumerate() {
+            let batch = frame.batch.slice(row, 1);
+            rows.push((from, at, side, Frame { batch, origin: Origin::Identity(1), dropped: Vec::new() }));
+        }
+    }
+    // The sort is stable: what one chain made of a row stays in order.
+    rows.sort_by_key(|(from, at, side, _)| (*from, *at, *side));
+    rows.into_iter().map(|(_, at, side, frame)| (at, side, frame)).collect()
 }
 
 fn failed(row: u32, error: &EvalError) -> Failed {

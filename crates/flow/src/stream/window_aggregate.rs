@@ -80,6 +80,10 @@ impl Blueprint for WindowAggregatePlan {
         true
     }
 
+    fn gives_on_push(&self) -> bool {
+        false
+    }
+
     fn signature(&self) -> String {
         let types: Vec<&DataType> = self.key.iter().map(|(_, kind)| kind).collect();
         let states = Aggregates::new(&self.aggregates).map(|a| a.signature().to_owned()).unwrap_or_default();

@@ -5,6 +5,7 @@
 mod functions;
 mod golden;
 mod golden_state;
+mod joins;
 mod lookups;
 mod one_by_one;
 mod properties;
