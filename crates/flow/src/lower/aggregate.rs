@@ -15,7 +15,7 @@ use crate::lower::{Lowered, Lowering, Result, Trace, column_of, plan_error};
 use crate::ops::Op;
 use crate::ops::project::Project;
 use crate::sql::time_windows::Kind;
-use crate::stream::{Aggregate, Chain, GroupColumn, Stage, WindowAggregatePlan};
+use crate::stream::{Aggregate, Blueprint, Chain, GroupColumn, SessionPlan, Stage, WindowAggregatePlan, Windows};
 
 /// Columns computed for an operator: its keys and arguments.
 struct Columns {
@@ -69,29 +69,29 @@ impl Lowering<'_> {
         }
         let (end, by_start) = ends.ok_or_else(updates)?;
         let aggregates = self.aggregates(plan, &input, &mut columns)?;
-        let operator = WindowAggregatePlan {
-            windows: fixed(open, by_start)?,
-            spread: open.spread,
-            end,
-            by_start,
-            key,
-            aggregates,
-            group,
-            schema: batch_schema(&plan.schema),
+        let schema = batch_schema(&plan.schema);
+        let operator: Box<dyn Blueprint> = match open.kind {
+            Kind::Session { gap } => {
+                Box::new(SessionPlan { gap, time: end, by_end: !by_start, key, aggregates, group, schema })
+            }
+            Kind::Fixed(windows) => {
+                let (windows, spread) = (fixed(windows, by_start)?, open.spread);
+                Box::new(WindowAggregatePlan { windows, spread, end, by_start, key, aggregates, group, schema })
+            }
         };
         self.require(&traces, &input.topics);
         // A time within the window is no event time of what comes behind it.
         let times = self.times();
         let traces = traces.into_iter().map(|trace| trace.filter(|trace| !times.contains(trace)));
         let lineage = traces.chain(std::iter::repeat_n(None, plan.aggr_expr.len())).collect();
-        self.stage(input, columns, Box::new(operator), plan, lineage)
+        self.stage(input, columns, operator, plan, lineage)
     }
 
     fn stage(
         &mut self,
         input: Lowered,
         columns: Columns,
-        operator: Box<dyn crate::stream::Blueprint>,
+        operator: Box<dyn Blueprint>,
         plan: &Plan,
         lineage: Vec<Option<Trace>>,
     ) -> Result<Lowered> {
@@ -103,7 +103,8 @@ impl Lowering<'_> {
         let stage = Stage { sides: vec![Chain { source: input.source, ops }], operator };
         let source = self.add_stage(stage)?;
         let schema = Arc::clone(&plan.schema);
-        let windows = input.windows.map(|open| Open { spread: true, ..open });
+        let fixed = input.windows.filter(|open| matches!(open.kind, Kind::Fixed(_)));
+        let windows = fixed.map(|open| Open { spread: true, ..open });
         Ok(Lowered { source, ops: Vec::new(), schema, lineage, windows, topics: input.topics })
     }
 
@@ -174,16 +175,12 @@ fn arguments(plan: &Plan) -> Vec<Expr> {
     plan.aggr_expr.clone()
 }
 
-fn fixed(open: Open, by_start: bool) -> Result<crate::stream::Windows> {
-    use crate::stream::Windows;
-    match open.kind {
-        Kind::Fixed(Windows::Cumulate { .. }) if by_start => {
-            let error = SqlError::new("sql-group", "several windows of cumulate() begin together");
-            Err(error.help("group by window_end, or by both"))
-        }
-        Kind::Fixed(windows) => Ok(windows),
-        Kind::Session { .. } => Err(SqlError::new("sql-not-yet", "session() is not supported yet")),
+fn fixed(windows: Windows, by_start: bool) -> Result<Windows> {
+    if by_start && matches!(windows, Windows::Cumulate { .. }) {
+        let error = SqlError::new("sql-group", "several windows of cumulate() begin together");
+        return Err(error.help("group by window_end, or by both"));
     }
+    Ok(windows)
 }
 
 fn updates() -> SqlError {

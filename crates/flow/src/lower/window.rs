@@ -34,16 +34,12 @@ impl Lowering<'_> {
         let place =
             place.ok_or_else(|| SqlError::new("sql-window-time", format!("there is no column {}", node.time)))?;
         let plus_us = self.is_event_time(&input, place, &node.time.name)?;
-        let windows = match node.kind {
-            Kind::Fixed(windows) => windows,
-            Kind::Session { .. } => return Err(refused("session() is not supported yet", "use tumble() or hop()")),
-        };
         let mut input = input;
         let mut lineage = std::mem::take(&mut input.lineage);
         lineage.extend([Some(Trace::WindowStart), Some(Trace::WindowEnd)]);
         let mut ops = std::mem::take(&mut input.ops);
-        ops.push(Op::Panes(Panes { windows, time: place, plus_us, schema: batch_schema(&node.schema) }));
-        let open = Open { kind: node.kind, spread: matches!(windows, Windows::Tumble { .. }) };
+        ops.push(Op::Panes(Panes { kind: node.kind, time: place, plus_us, schema: batch_schema(&node.schema) }));
+        let open = Open { kind: node.kind, spread: matches!(node.kind, Kind::Fixed(Windows::Tumble { .. })) };
         Ok(Lowered { ops, schema: node.schema.clone(), lineage, windows: Some(open), ..input })
     }
 

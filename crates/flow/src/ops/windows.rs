@@ -1,7 +1,8 @@
-//! Puts events into windows of fixed places.
+//! Puts events into windows.
 //!
-//! First each row gets the start and end of its pane. Whoever needs the windows themselves spreads the rows: one copy for
-//! each window that the pane belongs to. An aggregate does not need to.
+//! First each row gets the start and end of its pane; where windows are sessions, of the session that it would be alone.
+//! Whoever needs the windows themselves spreads the rows: one copy for each window that the pane belongs to. An aggregate
+//! does not need to.
 
 use std::sync::Arc;
 
@@ -12,12 +13,13 @@ use arrow_schema::{ArrowError, SchemaRef};
 
 use crate::expr::EvalError;
 use crate::ops::{Frame, batch_of};
+use crate::sql::time_windows::Kind;
 use crate::stream::Windows;
 
 /// Adds the start and the end of each row's pane behind the columns.
 #[derive(Debug)]
 pub(crate) struct Panes {
-    pub(crate) windows: Windows,
+    pub(crate) kind: Kind,
     /// The place of the event time.
     pub(crate) time: usize,
     /// What is added to it, in microseconds.
@@ -50,10 +52,16 @@ fn column(values: impl Iterator<Item = Option<i64>>) -> ArrayRef {
 
 impl Panes {
     pub(crate) fn apply(&self, frame: Frame) -> Result<Frame, EvalError> {
-        let pane = self.windows.pane();
-        let end = |time: Option<i64>| self.windows.pane_end(time?.checked_add(self.plus_us)?);
+        let length = match self.kind {
+            Kind::Fixed(windows) => windows.pane(),
+            Kind::Session { gap } => gap,
+        };
+        let end = |time: Option<i64>| match (self.kind, time?.checked_add(self.plus_us)?) {
+            (Kind::Fixed(windows), time) => windows.pane_end(time),
+            (Kind::Session { gap }, time) => time.checked_add(gap),
+        };
         let ends = column(times(&frame, self.time)?.iter().map(end));
-        let starts = column(times(&frame, self.time)?.iter().map(|time| Some(end(time)? - pane)));
+        let starts = column(times(&frame, self.time)?.iter().map(|time| Some(end(time)? - length)));
         let mut columns = frame.batch.columns().to_vec();
         let system = columns.pop();
         columns.extend([starts, ends]);
@@ -63,7 +71,10 @@ impl Panes {
     }
 
     pub(crate) fn describe(&self) -> String {
-        format!("put into {}", self.windows.describe())
+        match self.kind {
+            Kind::Fixed(windows) => format!("put into {}", windows.describe()),
+            Kind::Session { gap } => format!("put into sessions with a gap of {} s", gap as f64 / 1e6),
+        }
     }
 }
 

@@ -26,7 +26,7 @@ pub(crate) const WINDOW_END: &str = "window_end";
 pub(crate) enum Kind {
     /// At fixed places.
     Fixed(Windows),
-    /// As long as events of a key are not more than a gap of so many microseconds apart.
+    /// As long as events of a key are less than a gap of so many microseconds apart.
     Session { gap: i64 },
 }
 

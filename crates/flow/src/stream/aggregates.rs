@@ -13,7 +13,7 @@ use datafusion_functions_aggregate_common::aggregate::groups_accumulator::Groups
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::aggregate::AggregateFunctionExpr;
 
-use crate::stream::groups::{Groups, Keys};
+use crate::stream::groups::{Encoded, Groups, Keys};
 use crate::stream::operator::Broken;
 
 /// One aggregate of a query, over columns that are evaluated already.
@@ -69,22 +69,42 @@ impl Aggregates {
         state: impl Fn(usize) -> Option<&'s [u8]>,
         mut put: impl FnMut(usize, &[u8]),
     ) -> Result<(), Broken> {
-        let mut accumulators = self.accumulators()?;
         let (known, before): (Vec<usize>, Vec<&[u8]>) =
             (0..groups.len()).filter_map(|group| Some((group, state(group)?))).unzip();
-        self.merge(&mut accumulators, &before, &known, groups.len())?;
+        let after = self.merged(rows, &groups.of_row, groups.len(), &before, &known)?;
+        (0..groups.len()).for_each(|group| put(group, after.get(group)));
+        Ok(())
+    }
+
+    /// The states of groups that begin with other states (`of[i]` is the group of `states[i]`), with rows added. Each
+    /// group has a row.
+    pub(crate) fn merged(
+        &self,
+        rows: &RecordBatch,
+        of_row: &[usize],
+        groups: usize,
+        states: &[&[u8]],
+        of: &[usize],
+    ) -> Result<After, Broken> {
+        // An accumulator takes it that all groups up to the number it is told have seen a value, where it is given no
+        // NULL. So the groups that have a state come first, and at first it is told of these alone.
+        let (places, known) = known_first(of, groups);
+        let renumbered = |of: &[usize]| -> Vec<usize> {
+            of.iter().map(|group| places.get(*group).copied().unwrap_or(*group)).collect()
+        };
+        let mut accumulators = self.accumulators()?;
+        self.merge(&mut accumulators, states, &renumbered(of), known)?;
+        let of_row = renumbered(of_row);
         for (accumulator, aggregate) in accumulators.iter_mut().zip(&self.aggregates) {
             let values = aggregate.values(rows)?;
             let filter = aggregate.filter(rows)?;
-            accumulator.update_batch(&values, &groups.of_row, filter.as_ref(), groups.len())?;
+            accumulator.update_batch(&values, &of_row, filter.as_ref(), groups)?;
         }
         let mut columns: Vec<ArrayRef> = Vec::new();
         for accumulator in &mut accumulators {
             columns.extend(accumulator.state(EmitTo::All)?);
         }
-        let after = self.states.encode(&columns, groups.len())?;
-        (0..groups.len()).for_each(|group| put(group, after.key(group)));
-        Ok(())
+        Ok(After { states: self.states.encode(&columns, groups)?, places })
     }
 
     /// The results of groups, given states (one or more for each group: `of[i]` is the group of `states[i]`).
@@ -114,6 +134,34 @@ impl Aggregates {
         }
         Ok(())
     }
+}
+
+/// The states of groups after rows were added.
+pub(crate) struct After {
+    states: Encoded,
+    places: Vec<usize>,
+}
+
+impl After {
+    /// The state of a group.
+    pub(crate) fn get(&self, group: usize) -> &[u8] {
+        self.states.key(self.places.get(group).copied().unwrap_or(group))
+    }
+}
+
+/// A place for each group, so that those that are in `of` come first, and how many these are.
+fn known_first(of: &[usize], groups: usize) -> (Vec<usize>, usize) {
+    let mut places = vec![usize::MAX; groups];
+    let mut known = 0;
+    for group in of {
+        if let Some(place) = places.get_mut(*group).filter(|place| **place == usize::MAX) {
+            *place = known;
+            known += 1;
+        }
+    }
+    let rest = places.iter_mut().filter(|place| **place == usize::MAX);
+    rest.zip(known..).for_each(|(place, next)| *place = next);
+    (places, known)
 }
 
 impl Aggregate {

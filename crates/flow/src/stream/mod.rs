@@ -10,11 +10,16 @@ mod changes;
 mod groups;
 mod held;
 mod interval_join;
+#[cfg(test)]
+#[expect(clippy::panic, reason = "a test may panic")]
+mod laws;
 mod operator;
 mod paired;
 mod panes;
 mod row_table;
 mod running;
+mod session;
+mod session_table;
 mod table_join;
 mod two;
 mod union;
@@ -32,6 +37,7 @@ pub(crate) use paired::PairedPlan;
 pub(crate) use panes::Windows;
 pub(crate) use running::{Chain, Source, Stage};
 pub use running::{Derived, Running, Step};
+pub(crate) use session::SessionPlan;
 pub(crate) use table_join::TableJoinPlan;
 pub(crate) use two::Two;
 pub(crate) use union::UnionPlan;
