@@ -6,9 +6,12 @@
 //!
 //! # The SQL
 //!
-//! One SELECT over one topic: projection, WHERE, CASE, casts, subqueries in FROM and CTEs that work row by row, UNNEST
+//! One SELECT: projection, WHERE, CASE, casts, subqueries in FROM and CTEs that work row by row, UNNEST
 //! (in SELECT and `CROSS JOIN UNNEST(t.list) AS u(x)`), inner and left joins with lookups on their whole key, all
 //! deterministic scalar functions, JSON access (`->`, `->>`, `?`, `json_get…`).
+//!
+//! Topics are joined by an interval of their event times or by their windows (inner, left, right, full), and with a table
+//! topic on its whole key, as of now or `FOR SYSTEM_TIME AS OF` the event's time (inner, left). UNION ALL merges topics.
 //!
 //! - Identifiers are taken as written, quoted or not. An unquoted one that names nothing as written, but does in lower
 //!   case, is lowered: `CARD_ID` finds `card_id`, `cardId` finds `cardId`.

@@ -216,7 +216,9 @@ impl<'a> Lowering<'a> {
         let mut late = Vec::new();
         for condition in conjuncts {
             // Behind a condition that can fail nothing moves: it might be what fails first.
-            let moves = late.iter().all(|l| safe(l, plan.schema())) && on(&condition, row) && safe(&condition, row);
+            let moves = late.iter().all(|l| safe(l, plan.schema()))
+                && on(&condition, row)
+                && (safe(&condition, row) || interval::is_bound(&condition, row));
             if moves { early.push(condition) } else { late.push(condition) }
         }
         let input = self.join(join, early)?;

@@ -7,7 +7,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use millstream_event::{Column, Name, Schema, Stamp};
-use millstream_flow::{Catalog, LookupSet, Query, Running, TimeColumn, plan_query};
+use millstream_flow::{Catalog, LookupSchema, LookupSet, Query, Running, TimeColumn, plan_query};
 use proptest::prelude::*;
 
 /// A row of topic `a` or `b`: its key, its time in seconds, whether it is a tombstone.
@@ -220,4 +220,16 @@ fn what_a_query_says_twice_is_computed_once() {
     );
     let steps = planned(&sql, false).explain();
     assert_eq!(steps.matches("hop 5 s every 1 s, ").count(), 2, "{steps}");
+}
+
+#[test]
+fn a_bounded_join_may_be_joined_with_a_lookup_as_well() {
+    let mut catalog = catalog(false);
+    let lookup = LookupSchema { schema: schema(), key: vec!["k".to_owned()] };
+    catalog.lookups.insert(Name::new("l").unwrap(), lookup);
+    let sql = "SELECT a.id, l.id AS other FROM a \
+               JOIN b ON a.k = b.k AND b.at BETWEEN a.at AND a.at + INTERVAL '1 second' JOIN l ON l.k = a.k";
+    let steps = plan_query(sql, &catalog).unwrap_or_else(|errors| panic!("{errors:?}")).explain();
+    assert!(steps.contains("inner join of streams, the right one 0 to 1 s behind the left one"), "{steps}");
+    assert!(steps.contains("join with lookup l"), "{steps}");
 }
