@@ -117,7 +117,7 @@ fn choose_sources(sources: &mut Map<String, Value>, input: Input<'_>) -> Result<
     }
     Err(Failure::Usage(match input {
         Input::Http => "the pipeline has no `http` source to send events to".into(),
-        _ => "the pipeline has neither a `generate` nor a `file` source: name a file of events with --file".into(),
+        _ => "the pipeline has no `file` source and makes no card payments: name events with --file".into(),
     }))
 }
 
