@@ -117,6 +117,18 @@ impl Partitioner {
         Ok(found.then_some(key))
     }
 
+    /// Calls `f` with the key of each row, in their order, as [`Partitioner::key_bytes`] answers it.
+    pub fn each_key(&self, rows: &RecordBatch, mut f: impl FnMut(usize, Option<&[u8]>)) -> Result<(), ConformError> {
+        let keys = self.keys(rows)?;
+        let mut key = Vec::new();
+        for row in 0..rows.num_rows() {
+            key.clear();
+            let found = keys.write(row, &mut key);
+            f(row, found.then_some(key.as_slice()));
+        }
+        Ok(())
+    }
+
     /// The partition of each row; `None` where a key column is null.
     pub fn partitions(&self, rows: &RecordBatch) -> Result<Vec<Option<PartitionId>>, ConformError> {
         let found = self.hash(rows)?;
@@ -284,6 +296,10 @@ mod tests {
         for key in [vec!["s".to_owned()], vec!["s".to_owned(), "i".to_owned()], vec!["i".to_owned()]] {
             let partitioner = Partitioner::new(&schema(), &key, 8).unwrap();
             let expect = partitioner.partitions(&rows).unwrap();
+            let each = |row, key: Option<&[u8]>| {
+                assert_eq!(key, partitioner.key_bytes(&rows, row).unwrap().as_deref());
+            };
+            partitioner.each_key(&rows, each).unwrap();
             let split = partitioner.split(&rows).unwrap();
             assert_eq!(split.null_rows, (0..10).map(|i| i * 50 + 7).collect::<Vec<u32>>());
             let mut seen = split.null_rows.len();

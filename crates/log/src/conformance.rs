@@ -19,6 +19,7 @@ pub mod order;
 pub mod ownership;
 pub mod reading;
 pub mod retention;
+pub mod tables;
 pub mod topics;
 
 use std::fmt;
@@ -103,6 +104,13 @@ macro_rules! conformance_tests {
             reading: an_acknowledged_commit_is_visible_at_once,
             reading: the_position_at_the_end_is_the_end,
             reading: what_does_not_exist_is_named,
+            tables: a_table_keeps_the_newest_row_of_each_key,
+            tables: a_table_under_endless_updates_stays_small,
+            tables: a_reader_in_the_middle_of_a_table_goes_on,
+            tables: the_newest_row_of_a_key_stays_whatever_its_age,
+            tables: a_tombstone_goes_when_it_is_read_and_old,
+            tables: who_has_seen_a_row_sees_that_it_is_gone,
+            tables: promises_in_a_table_are_kept,
             topics: creating_a_topic_again_changes_nothing,
             topics: an_incompatible_topic_is_refused_with_both_definitions,
             topics: a_column_added_is_null_in_old_events,

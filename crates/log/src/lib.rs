@@ -12,6 +12,7 @@ mod error;
 mod evolution;
 mod group;
 mod memory;
+mod newest;
 mod positions;
 mod promises;
 pub mod vfs;

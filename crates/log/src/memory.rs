@@ -19,7 +19,7 @@ use self::store::Store;
 use crate::clock::{Clock, SystemClock};
 use crate::{
     AbortReason, Commit, Epoch, Error, Groups, Join, Lead, Log, Membership, Outcome, Pending, Position, Reader, Task,
-    TaskId, TopicInfo, TopicSpec,
+    TaskId, TopicInfo, TopicKind, TopicSpec,
 };
 
 /// A log in memory. Cheap to clone: clones share.
@@ -88,13 +88,15 @@ impl Log for MemoryLog {
     }
 
     fn read(&self, at: &TopicPartition, from: Offset) -> Result<Box<dyn Reader>, Error> {
-        let store = self.store.lock();
-        let partition = store.partition(at)?;
+        let mut store = self.store.lock();
+        let table = store.topic(&at.topic)?.info.spec.kind == TopicKind::Table;
+        let partition = store.partition_mut(at)?;
         if from < partition.start {
             return Err(Error::OutOfRange { at: at.clone(), asked: from, start: partition.start });
         }
         let grown = partition.grown.subscribe();
-        Ok(Box::new(MemoryReader::new(self.store.clone(), at.clone(), from, grown)))
+        let progress = table.then(|| partition.readers.enter());
+        Ok(Box::new(MemoryReader::new(self.store.clone(), at.clone(), from, progress, grown)))
     }
 
     fn join(&self, join: Join) -> Result<Box<dyn Membership>, Error> {

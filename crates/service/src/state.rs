@@ -9,6 +9,7 @@
 //! form does not go on with it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::TimestampMicrosecondType;
@@ -33,7 +34,8 @@ pub fn topic(service: &Name, partitions: u32) -> Result<TopicSpec, NameError> {
         key: vec!["key".to_owned()],
         schema: schema(),
         kind: TopicKind::Table,
-        retention: Retention { until_read: true, age: None, max_bytes: None },
+        // Rows stay however old they are; what has no state any more goes with the next compaction.
+        retention: Retention { until_read: true, age: Some(Duration::ZERO), max_bytes: None },
         consumers: Vec::new(),
     })
 }

@@ -1,14 +1,15 @@
 //! Short words for what the rules do: topics of numbers, owners, commits, reading to the end.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::Int64Type;
-use arrow_array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use millstream_event::{
-    Batch, Column, ColumnType, Mark, Name, Offset, PartitionId, Producer, Schema, TopicPartition, Watermark,
+    Batch, Column, ColumnType, Mark, Name, Offset, PartitionId, Producer, Schema, Stamp, TopicPartition, Watermark,
 };
 
 use crate::{
@@ -93,6 +94,85 @@ pub fn mark(task: &Task, watermark: i64) -> Mark {
 pub fn append(topic: &str, partition: u32, numbers: &[i64]) -> Append {
     let partition = PartitionId(partition);
     Append { topic: name(topic), partition, schema_version: 1, rows: rows(numbers), watermark: None }
+}
+
+/// A table of numbers by `n`, whose tombstones may go at once.
+pub fn table(topic: &str, consumers: &[&str]) -> TopicSpec {
+    TopicSpec {
+        key: vec!["n".into()],
+        kind: TopicKind::Table,
+        retention: Retention { until_read: true, age: Some(Duration::ZERO), max_bytes: None },
+        consumers: consumers.iter().map(|c| name(c)).collect(),
+        ..spec(topic, 1)
+    }
+}
+
+/// Rows of a table: a key's new text, or (`None`) that it is gone.
+pub fn changes(topic: &str, changes: &[(i64, Option<String>)]) -> Append {
+    let stamp = |text: &Option<String>| Stamp::at(1000).with(if text.is_none() { Stamp::DELETED } else { 0 }).0;
+    let stamps: Vec<i64> = changes.iter().map(|(_, text)| stamp(text)).collect();
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from_iter_values(changes.iter().map(|(key, _)| *key))),
+        Arc::new(changes.iter().map(|(_, text)| text.as_deref()).collect::<StringArray>()),
+        Arc::new(TimestampMicrosecondArray::from(stamps).with_timezone("+00:00")),
+    ];
+    let rows = RecordBatch::try_new(schema().physical().clone(), columns).unwrap();
+    Append { rows, ..append(topic, 0, &[]) }
+}
+
+/// What is in a table.
+pub type Contents = BTreeMap<i64, String>;
+
+/// Takes changes into account.
+pub fn change(contents: &mut Contents, changes: impl IntoIterator<Item = (i64, Option<String>)>) {
+    for (key, text) in changes {
+        match text {
+            Some(text) => drop(contents.insert(key, text)),
+            None => drop(contents.remove(&key)),
+        }
+    }
+}
+
+/// The changes in a batch of a table, with their offsets.
+pub fn changes_of(batch: &Batch) -> Vec<(u64, i64, Option<String>)> {
+    let keys = batch.rows.column_by_name("n").unwrap().as_primitive::<Int64Type>();
+    let texts = batch.rows.column_by_name("s").unwrap().as_string::<i32>();
+    let stamps = Schema::ingested_at(&batch.rows).unwrap();
+    let change = |row: usize| {
+        let gone = Stamp(stamps.value(row)).is_deleted();
+        (batch.offset(row).0, keys.value(row), (!gone).then(|| texts.value(row).to_owned()))
+    };
+    (0..batch.rows.num_rows()).map(change).collect()
+}
+
+/// Reads a table on to its end; how many rows were read. Checks that offsets grow.
+pub async fn read_table(reader: &mut Box<dyn Reader>, contents: &mut Contents) -> Result<usize, Error> {
+    let (mut rows, mut before) = (0, None);
+    loop {
+        match reader.next().await? {
+            Read::Batch(batch) => {
+                for (offset, key, text) in changes_of(&batch) {
+                    assert!(before < Some(offset), "offsets grow");
+                    before = Some(offset);
+                    rows += 1;
+                    change(contents, [(key, text)]);
+                }
+            }
+            Read::AtEnd { next } => {
+                assert!(before < Some(next.0));
+                return Ok(rows);
+            }
+        }
+    }
+}
+
+/// What a table holds for a reader that begins at its start, and how many rows it takes to say so.
+pub async fn whole_table(log: &Arc<dyn Log>, topic: &str) -> Result<(Contents, usize), Error> {
+    let start = log.start(&at(topic, 0)).await?;
+    let mut reader = log.read(&at(topic, 0), start)?;
+    let mut contents = Contents::new();
+    let rows = read_table(&mut reader, &mut contents).await?;
+    Ok((contents, rows))
 }
 
 pub fn consumed(input: &str, from: Option<u64>, to: u64) -> Consumed {

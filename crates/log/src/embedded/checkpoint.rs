@@ -39,6 +39,38 @@ pub(super) struct SettledMeta {
     pub(super) newest: i64,
     /// The events' bytes in columns, before compression.
     pub(super) raw: u64,
+    /// Which compaction made it; 0: none did.
+    #[serde(default)]
+    pub(super) generation: u64,
+    /// How many events it has; `None`: one for each offset.
+    #[serde(default)]
+    pub(super) rows: Option<u64>,
+    /// Of what a compaction made: events before an offset were appended no later than a time. Blocks tell the time of
+    /// their newest event only, with which an old tombstone may stand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) times: Vec<(u64, i64)>,
+}
+
+impl SettledMeta {
+    /// A file without events.
+    pub(super) fn empty(base: u64, generation: u64, time: i64) -> Self {
+        Self {
+            base,
+            next: base,
+            len: 0,
+            oldest: time,
+            newest: time,
+            raw: 0,
+            generation,
+            rows: Some(0),
+            times: Vec::new(),
+        }
+    }
+
+    /// How many events it has.
+    pub(super) fn rows(&self) -> u64 {
+        self.rows.unwrap_or(self.next - self.base)
+    }
 }
 
 /// A checkpoint.

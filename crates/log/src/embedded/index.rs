@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::inspect::TopicStat;
 use super::segment::Segment;
 use super::settled_file::SettledFile;
+use crate::newest::Readers;
 use crate::promises::Promises;
 use crate::{Error, TopicInfo, TopicSpec};
 
@@ -55,6 +56,10 @@ pub(super) struct Contents {
     pub(super) files: VecDeque<Arc<SettledFile>>,
     pub(super) entries: VecDeque<Entry>,
     pub(super) promises: Promises,
+    /// Of a table: who must not miss a tombstone.
+    pub(super) readers: Readers,
+    /// Files are being replaced: no reader begins.
+    pub(super) swapping: bool,
 }
 
 /// Where an offset is found.

@@ -229,7 +229,7 @@ fn verify_files(options: &Options, layout: &Layout, checkpoint: &Checkpoint, rep
         let Some(topic) = checkpoint.state.topics.get(id) else { continue };
         for (number, metas) in partitions {
             for meta in metas {
-                let path = layout.settled(&topic.spec.name, *number, Offset(meta.base));
+                let path = layout.settled(&topic.spec.name, *number, Offset(meta.base), meta.generation);
                 verify_file(options, &SettledFile { path, meta: meta.clone() }, topic, report);
             }
         }
@@ -308,7 +308,7 @@ impl TopicStat {
 
     /// Adds a settled file.
     pub(super) fn add_file(&mut self, file: &SettledMeta) {
-        self.settled_events += file.next - file.base;
+        self.settled_events += file.rows();
         self.settled_bytes += file.len;
         self.column_bytes += file.raw;
         self.files += 1;

@@ -7,6 +7,7 @@
 //! journal/0000000000000001.seg      segments, by number
 //! journal/reserve                   space set aside for a full disk
 //! topics/<topic>/<partition>/<offset>.ev   settled events
+//! topics/<topic>/<partition>/<offset>-<n>.ev   the same of a table, after the n-th compaction
 //! damaged/                          what a repair took out
 //! ```
 
@@ -82,8 +83,8 @@ impl Layout {
         self.topics().join(topic.as_str()).join(partition.to_string())
     }
 
-    pub(super) fn settled(&self, topic: &Name, partition: u32, base: Offset) -> PathBuf {
-        self.partition(topic, partition).join(settled_name(base))
+    pub(super) fn settled(&self, topic: &Name, partition: u32, base: Offset, generation: u64) -> PathBuf {
+        self.partition(topic, partition).join(settled_name(base, generation))
     }
 }
 
@@ -97,12 +98,18 @@ pub(super) fn is_spare(name: &str) -> bool {
     name.starts_with(SPARE)
 }
 
-/// The first offset in a settled file's name.
-pub(super) fn settled_base(name: &str) -> Option<u64> {
-    name.strip_suffix(".ev").filter(|n| n.len() == 20).and_then(|n| n.parse().ok())
+/// The first offset and the generation in a settled file's name.
+pub(super) fn settled_base(name: &str) -> Option<(u64, u64)> {
+    let name = name.strip_suffix(".ev")?;
+    let (base, generation) = name.split_once('-').unwrap_or((name, "0"));
+    let base = Some(base).filter(|n| n.len() == 20)?;
+    Some((base.parse().ok()?, generation.parse().ok()?))
 }
 
-/// The name of a settled file.
-pub(super) fn settled_name(base: Offset) -> String {
-    format!("{:020}.ev", base.0)
+/// The name of a settled file; of generation 0 where no compaction has made it.
+pub(super) fn settled_name(base: Offset, generation: u64) -> String {
+    match generation {
+        0 => format!("{:020}.ev", base.0),
+        generation => format!("{:020}-{generation}.ev", base.0),
+    }
 }

@@ -47,7 +47,7 @@ pub(super) fn mend_files(
         for (number, metas) in partitions {
             let mut kept = Vec::new();
             for meta in std::mem::take(metas) {
-                let path = layout.settled(name, *number, Offset(meta.base));
+                let path = layout.settled(name, *number, Offset(meta.base), meta.generation);
                 let file = SettledFile { path, meta };
                 let pieces = sound_pieces(options, &file, topic);
                 if pieces.len() == 1 && pieces.first().is_some_and(|(piece, _)| *piece == file.meta) {
@@ -88,22 +88,25 @@ fn sound_pieces(options: &Options, file: &SettledFile, topic: &TopicState) -> Ve
             continue;
         }
         let (begin, end, raw) = (at.header_at(), at.end(), at.block.raw_len());
+        let rows = u64::from(at.block.rows);
         match pieces.last_mut() {
             Some((piece, from)) if *from + piece.len == begin => {
                 piece.len += end - begin;
                 piece.next = at.block.next;
                 piece.newest = at.block.newest;
                 piece.raw += raw;
+                piece.rows = Some(piece.rows() + rows);
             }
             _ => {
                 let (base, next, time) = (at.block.base, at.block.next, at.block.newest);
-                let piece = SettledMeta { base, next, len: end - begin, oldest: time, newest: time, raw };
+                let empty = SettledMeta::empty(base, file.meta.generation, time);
+                let piece = SettledMeta { next, len: end - begin, raw, rows: Some(rows), ..empty };
                 pieces.push((piece, begin));
             }
         }
     }
     if let [(piece, 0)] = pieces.as_mut_slice()
-        && (piece.len, piece.next) == (file.meta.len, file.meta.next)
+        && (piece.base, piece.len, piece.next) == (file.meta.base, file.meta.len, file.meta.next)
     {
         // Nothing is missing: the times and sizes are as they were noted.
         *piece = file.meta.clone();
@@ -123,7 +126,7 @@ fn write_pieces(
     let vfs = options.vfs.as_ref();
     for (piece, from) in pieces.iter().filter(|(_, from)| *from > 0) {
         let old = vfs.open(&file.path, OpenOptions::READ).map_err(io_error("opening", &file.path))?;
-        let path = layout.settled(topic, number, Offset(piece.base));
+        let path = layout.settled(topic, number, Offset(piece.base), piece.generation);
         let beside = path.with_extension("new");
         let new = vfs.open(&beside, OpenOptions::TRUNCATE).map_err(io_error("making", &beside))?;
         copy(old.as_ref(), new.as_ref(), *from, piece.len).map_err(io_error("copying", &path))?;

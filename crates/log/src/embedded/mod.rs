@@ -13,6 +13,8 @@ mod block;
 mod bytes_io;
 mod checkpoint;
 mod committer;
+mod compact;
+mod compaction;
 mod damaged;
 mod frame;
 #[cfg(feature = "testing")]
@@ -164,6 +166,7 @@ impl EmbeddedLog {
             commits: counters.commits.load(Ordering::Relaxed),
             syncs: counters.syncs.load(Ordering::Relaxed),
             settled_bytes: counters.settled_bytes.load(Ordering::Relaxed),
+            compacted_bytes: counters.compacted_bytes.load(Ordering::Relaxed),
             disk_bytes: self.shared.preparer.used(),
         }
     }
@@ -285,6 +288,8 @@ pub struct Counts {
     pub syncs: u64,
     /// Bytes written to settled files.
     pub settled_bytes: u64,
+    /// Bytes of them that compactions of tables have written.
+    pub compacted_bytes: u64,
     /// Bytes on the disk now.
     pub disk_bytes: u64,
 }

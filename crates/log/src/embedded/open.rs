@@ -263,7 +263,7 @@ pub(super) fn index(layout: &Layout, found: Recovered, current: Option<&Arc<Segm
         for (number, metas) in files {
             let Some(partition) = topics.partition_by_id(*id, *number) else { continue };
             let settled = metas.iter().map(|meta| {
-                let path = layout.settled(&partition.at.topic, *number, Offset(meta.base));
+                let path = layout.settled(&partition.at.topic, *number, Offset(meta.base), meta.generation);
                 Arc::new(SettledFile { path, meta: meta.clone() })
             });
             partition.contents.lock().files.extend(settled);

@@ -44,6 +44,9 @@ pub struct Options {
     pub segment_bytes: u64,
     /// How large a settled file of a partition grows before the next begins.
     pub settled_file_bytes: u64,
+    /// A partition of a table is compacted when as many bytes of columns have come since the last time, and more than were
+    /// left then.
+    pub compact_bytes: u64,
     /// When a commit is answered.
     pub sync: SyncMode,
     /// How many bytes of the newest events are kept in memory.
@@ -84,6 +87,7 @@ impl Options {
             dir: dir.into(),
             segment_bytes: 32 << 20,
             settled_file_bytes: 256 << 20,
+            compact_bytes: 8 << 20,
             sync: SyncMode::Group,
             tail_cache_bytes: 64 << 20,
             group_bytes: 8 << 20,

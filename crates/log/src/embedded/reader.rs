@@ -13,14 +13,17 @@ use super::index::{Entry, Partition, Place, Topic};
 use super::settled_file::{OpenFile, SettledFile};
 use super::walk::io_error;
 use crate::evolution::upgrade;
+use crate::newest::Progress;
 use crate::vfs::Vfs;
-use crate::{Error, Read, Reader};
+use crate::{Error, Read, Reader, TopicKind};
 
 pub(super) struct EmbeddedReader {
     vfs: Arc<dyn Vfs>,
     topic: Arc<Topic>,
     partition: Arc<Partition>,
     next: u64,
+    /// Of a table: how far it is.
+    progress: Option<Progress>,
     /// Whether it was told what had been promised before its beginning.
     begun: bool,
     grown: watch::Receiver<u64>,
@@ -39,14 +42,20 @@ struct Raw {
 impl EmbeddedReader {
     pub(super) fn new(vfs: Arc<dyn Vfs>, topic: Arc<Topic>, partition: Arc<Partition>, from: Offset) -> Self {
         let grown = partition.grown.subscribe();
-        Self { vfs, topic, partition, next: from.0, begun: false, grown, open: None }
+        let table = topic.with_info(|info| info.spec.kind == TopicKind::Table);
+        let progress = table.then(|| partition.contents.lock().readers.enter());
+        Self { vfs, topic, partition, next: from.0, progress, begun: false, grown, open: None }
     }
 
     async fn read(&mut self) -> Result<Read, Error> {
         // Marked as seen before looking, so that what comes in between wakes `changed`.
         self.grown.borrow_and_update();
         loop {
-            let (place, promised) = self.look();
+            let Some((place, promised)) = self.look() else {
+                // Files are being replaced, which takes as long as writing the checkpoint.
+                tokio::task::yield_now().await;
+                continue;
+            };
             let raw = match place {
                 Place::End | Place::Entry(_) | Place::File(_) if !promised.is_empty() => return Ok(self.tell(promised)),
                 Place::End => return Ok(Read::AtEnd { next: Offset(self.next) }),
@@ -69,16 +78,23 @@ impl EmbeddedReader {
         }
     }
 
-    /// Where the next events are, and once, when the reader's beginning is there, what was promised before it.
-    fn look(&mut self) -> (Place, Arc<[Mark]>) {
+    /// Where the next events are, and once, when the reader's beginning is there, what was promised before it; `None` where
+    /// it may not begin just now.
+    fn look(&mut self) -> Option<(Place, Arc<[Mark]>)> {
         let contents = self.partition.contents.lock();
+        if let Some(progress) = &self.progress {
+            if contents.swapping && !self.begun {
+                return None;
+            }
+            progress.at(self.next);
+        }
         let promised = if self.begun || contents.end < self.next {
             Arc::default()
         } else {
             self.begun = true;
             contents.promises.before(self.next)
         };
-        (contents.find(self.next), promised)
+        Some((contents.find(self.next), promised))
     }
 
     /// A batch of marks alone.

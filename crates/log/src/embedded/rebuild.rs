@@ -218,18 +218,20 @@ impl<'a> Rebuild<'a> {
         let dir = self.layout.partition(&topic.spec.name, number);
         let entries = names(self.vfs, &dir)?;
         let limit = journal.unwrap_or(u64::MAX);
-        let bases: Vec<u64> =
-            entries.iter().filter_map(|e| settled_base(&e.name)).filter(|base| *base < limit).collect();
-        let start = bases.first().copied().or(journal).unwrap_or(0);
+        let mut bases: Vec<(u64, u64)> =
+            entries.iter().filter_map(|e| settled_base(&e.name)).filter(|(base, _)| *base < limit).collect();
+        // What a compaction has made is whole when it has its name; what it was made of may still be there.
+        bases.sort_unstable_by_key(|(base, generation)| (*base, std::cmp::Reverse(*generation)));
+        let start = bases.first().map(|(base, _)| *base).or(journal).unwrap_or(0);
         let mut next = start;
         let mut found = Vec::new();
         let mut hole = |from: u64, to: u64| {
             let (topic, from, to) = (topic.spec.name.clone(), Offset(from), Offset(to));
             source.lost.extend((from < to).then_some(Lost { topic, partition: number, from, to }));
         };
-        for base in bases {
-            if let Some(meta) = self.file(&topic.spec.name, number, base, next, limit) {
-                hole(next, base);
+        for name in bases {
+            if let Some(meta) = self.file(&topic.spec.name, number, name, next, limit) {
+                hole(next, meta.base);
                 next = meta.next;
                 found.push(meta);
             }
@@ -246,7 +248,7 @@ impl<'a> Rebuild<'a> {
 
     /// Takes in what producers promised in a settled file. Promises of events that have gone stood in the checkpoint only.
     fn promises(&self, topic: &mut TopicState, number: u32, meta: &SettledMeta) {
-        let path = self.layout.settled(&topic.spec.name, number, Offset(meta.base));
+        let path = self.layout.settled(&topic.spec.name, number, Offset(meta.base), meta.generation);
         let Some(open) = OpenFile::salvage(self.vfs, &SettledFile { path, meta: meta.clone() }) else { return };
         for at in open.blocks() {
             let marks = open.load(at).ok().and_then(|raw| at.block.marks(&raw).ok()).unwrap_or_default();
@@ -256,9 +258,17 @@ impl<'a> Rebuild<'a> {
 
     /// What of a settled file is in order: the blocks from `from` on and before `limit`. What follows them is of a pass
     /// of the settler that did not end.
-    fn file(&self, topic: &Name, number: u32, base: u64, from: u64, limit: u64) -> Option<SettledMeta> {
-        let path = self.layout.settled(topic, number, Offset(base));
-        let mut meta = SettledMeta { base, next: base, len: u64::MAX, oldest: i64::MAX, newest: i64::MIN, raw: 0 };
+    fn file(
+        &self,
+        topic: &Name,
+        number: u32,
+        (base, generation): (u64, u64),
+        from: u64,
+        limit: u64,
+    ) -> Option<SettledMeta> {
+        let path = self.layout.settled(topic, number, Offset(base), generation);
+        let empty = SettledMeta::empty(base, generation, i64::MIN);
+        let mut meta = SettledMeta { len: u64::MAX, oldest: i64::MAX, ..empty };
         let open = OpenFile::salvage(self.vfs, &SettledFile { path, meta: meta.clone() })?;
         meta.len = 0;
         for at in open.blocks() {
@@ -267,6 +277,7 @@ impl<'a> Rebuild<'a> {
                 break;
             }
             (meta.next, meta.len, meta.raw) = (block.next, at.end(), meta.raw + block.raw_len());
+            meta.rows = Some(meta.rows() + u64::from(block.rows));
             (meta.oldest, meta.newest) = (meta.oldest.min(block.newest), meta.newest.max(block.newest));
         }
         (meta.len > 0).then_some(meta)
@@ -281,9 +292,9 @@ impl<'a> Rebuild<'a> {
             for partition in list(&self.layout.topics().join(&topic.name))? {
                 let Ok(number) = partition.name.parse() else { continue };
                 let dir = self.layout.partition(&name, number);
-                let files: Vec<u64> = list(&dir)?.iter().filter_map(|e| settled_base(&e.name)).collect();
-                let Some(base) = files.first().copied() else { continue };
-                let ends = files.iter().filter_map(|base| self.file(&name, number, *base, 0, u64::MAX));
+                let files: Vec<(u64, u64)> = list(&dir)?.iter().filter_map(|e| settled_base(&e.name)).collect();
+                let Some(base) = files.first().map(|(base, _)| *base) else { continue };
+                let ends = files.iter().filter_map(|file| self.file(&name, number, *file, 0, u64::MAX));
                 let (from, to) = (Offset(base), Offset(ends.map(|meta| meta.next).max().unwrap_or(base)));
                 source.lost.push(Lost { topic: name.clone(), partition: number, from, to });
                 source.orphans.push(dir);

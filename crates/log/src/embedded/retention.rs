@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::index::{Contents, Partition, Topic};
 use super::settler::{Failure, Settler};
 use super::shared::Shared;
-use crate::{Position, TaskId};
+use crate::{Position, TaskId, TopicKind};
 
 /// The least and the most time that one settled file covers, so that a slow topic's files can go as well.
 const FILE_SPAN_MIN: Duration = Duration::from_secs(60);
@@ -22,6 +22,8 @@ pub(super) struct Limits {
     older_than_us: Option<i64>,
     /// Events before this offset.
     unread: u64,
+    /// Whether the newest row of a key stays whatever its age.
+    table: bool,
     /// The time that one settled file covers.
     pub(super) file_span_us: i64,
 }
@@ -29,18 +31,28 @@ pub(super) struct Limits {
 impl Limits {
     /// Whether events appended at `time`, the last of them before `next`, may go.
     pub(super) fn is_past(&self, time: i64, next: u64) -> bool {
-        self.older_than_us.is_some_and(|limit| time < limit) && next <= self.unread
+        !self.table && self.is_old(time, next)
+    }
+
+    /// Whether they are read and old, so that a tombstone may go.
+    pub(super) fn is_old(&self, time: i64, next: u64) -> bool {
+        self.is_older(time) && next <= self.unread
+    }
+
+    /// Whether what was appended at `time` has reached its age.
+    pub(super) fn is_older(&self, time: i64) -> bool {
+        self.older_than_us.is_some_and(|limit| time < limit)
     }
 }
 
 /// What may go now in a partition of a topic.
 pub(super) fn limits(shared: &Shared, topic: &Topic, partition: u32) -> Limits {
-    let retention = topic.with_info(|info| info.spec.retention.clone());
+    let (retention, table) = topic.with_info(|info| (info.spec.retention.clone(), info.spec.kind == TopicKind::Table));
     let us = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
     let older_than_us = retention.age.map(|age| shared.options.clock.now_us().saturating_sub(us(age)));
     let unread = if retention.until_read { read_by_all(shared, topic, partition) } else { u64::MAX };
     let span = retention.age.map_or(FILE_SPAN_MAX, |age| (age / FILES_PER_AGE).clamp(FILE_SPAN_MIN, FILE_SPAN_MAX));
-    Limits { older_than_us, unread, file_span_us: us(span) }
+    Limits { older_than_us, unread, table, file_span_us: us(span) }
 }
 
 /// The offset before which every consumer of a topic has read a partition; without consumers nothing is left to read.

@@ -15,6 +15,7 @@ use millstream_event::{Offset, ipc};
 
 use super::block::{BlockInfo, Runs, encode_block};
 use super::checkpoint::{Checkpoint, SettledMeta};
+use super::compaction::Compaction;
 use super::index::{Entry, Partition, Topic};
 use super::reader::{load_bytes, load_entry};
 use super::retention::{Limits, limits};
@@ -34,6 +35,7 @@ pub(super) struct Settler {
     pub(super) shared: Arc<Shared>,
     /// The checkpoint on the disk.
     pub(super) checkpoint: Checkpoint,
+    pub(super) compaction: Compaction,
 }
 
 /// Why a pass did not end.
@@ -74,7 +76,7 @@ struct Outcome {
 
 impl Settler {
     pub(super) fn new(shared: Arc<Shared>, checkpoint: Checkpoint) -> Self {
-        let settler = Self { shared, checkpoint };
+        let settler = Self { shared, checkpoint, compaction: Compaction::default() };
         settler.tell_size();
         settler
     }
@@ -86,6 +88,11 @@ impl Settler {
 
     /// Works until the log ends.
     pub(super) fn run(mut self) {
+        self.work();
+        self.compaction.end();
+    }
+
+    fn work(&mut self) {
         self.sweep();
         while !self.ending() {
             let next = self.shared.sealed.lock().front().cloned();
@@ -93,6 +100,7 @@ impl Settler {
                 Some(sealed) => (self.settle(sealed).map(|()| drop(self.shared.sealed.lock().pop_front())), true),
                 None => (self.tidy(), false),
             };
+            let done = done.and_then(|()| self.compact());
             match done {
                 Ok(()) => {
                     self.shared.preparer.settling_full(None);
@@ -131,7 +139,8 @@ impl Settler {
             let Ok(entries) = vfs.list(&dir) else { continue };
             let files = self.checkpoint.files.get(&partition.topic).and_then(|p| p.get(&partition.at.partition.0));
             for entry in entries {
-                let known = |file: &SettledMeta| entry.name == super::layout::settled_name(Offset(file.base));
+                let known =
+                    |file: &SettledMeta| entry.name == super::layout::settled_name(Offset(file.base), file.generation);
                 if !files.is_some_and(|files| files.iter().any(known))
                     && let Err(error) = vfs.remove(&dir.join(&entry.name))
                 {
@@ -258,16 +267,18 @@ impl Settler {
         let time = live.last().map_or(0, |entry| entry.time);
         let base = live.first().map_or(0, |entry| entry.base);
         let goes_on = files.last().is_some_and(|file| {
-            file.len < self.shared.options.settled_file_bytes && time - file.oldest < limits.file_span_us
+            file.len < self.shared.options.settled_file_bytes
+                && time - file.oldest < limits.file_span_us
+                && !self.compaction.holds(partition, file)
         });
         if !goes_on {
             let dir = layout.partition(&partition.at.topic, number);
             vfs.create_dir_all(&dir).map_err(failure("making", &dir))?;
             dirs.extend(dir.ancestors().take(3).map(|dir| dir.to_owned()));
-            files.push(SettledMeta { base, next: base, len: 0, oldest: time, newest: time, raw: 0 });
+            files.push(SettledMeta::empty(base, 0, time));
         }
         let meta = files.last_mut().ok_or_else(|| Error::Refused("no file to settle to".into()))?;
-        let path = layout.settled(&partition.at.topic, number, Offset(meta.base));
+        let path = layout.settled(&partition.at.topic, number, Offset(meta.base), meta.generation);
         let file = vfs.open(&path, OpenOptions::CREATE).map_err(failure("opening", &path))?;
         if file.len().map_err(failure("reading", &path))? > meta.len {
             // Of a pass that did not end. Where its sync failed, the length that is seen is not on the disk, and would not
@@ -277,6 +288,8 @@ impl Settler {
         let (mut out, mut rest) = (Vec::new(), live);
         while let Some(n) = block_len(rest) {
             let (block, after) = rest.split_at_checked(n).unwrap_or((rest, &[]));
+            let rows = block.iter().map(|entry| u64::from(entry.rows)).sum::<u64>();
+            meta.rows = meta.rows.map(|before| before + rows);
             meta.raw += self.block(topic, partition, block, &mut out)?;
             rest = after;
             if out.len() >= WRITE_BYTES || rest.is_empty() {

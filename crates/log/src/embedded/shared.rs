@@ -47,6 +47,7 @@ pub(super) struct Counters {
     pub(super) commits: AtomicU64,
     pub(super) syncs: AtomicU64,
     pub(super) settled_bytes: AtomicU64,
+    pub(super) compacted_bytes: AtomicU64,
     /// The last group.
     pub(super) group: AtomicU64,
 }

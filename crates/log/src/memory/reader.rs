@@ -10,12 +10,15 @@ use tokio::sync::watch;
 
 use super::store::Store;
 use crate::evolution::upgrade;
+use crate::newest::Progress;
 use crate::{Error, Read, Reader};
 
 pub(super) struct MemoryReader {
     store: Arc<Mutex<Store>>,
     at: TopicPartition,
     next: Offset,
+    /// Of a table: how far it is.
+    progress: Option<Progress>,
     /// Whether it was told what had been promised before its beginning.
     begun: bool,
     grown: watch::Receiver<Offset>,
@@ -26,9 +29,10 @@ impl MemoryReader {
         store: Arc<Mutex<Store>>,
         at: TopicPartition,
         next: Offset,
+        progress: Option<Progress>,
         grown: watch::Receiver<Offset>,
     ) -> Self {
-        Self { store, at, next, begun: false, grown }
+        Self { store, at, next, progress, begun: false, grown }
     }
 
     fn read(&mut self) -> Result<Read, Error> {
@@ -39,6 +43,9 @@ impl MemoryReader {
         if self.next < partition.start {
             return Err(Error::OutOfRange { at: self.at.clone(), asked: self.next, start: partition.start });
         }
+        if let Some(progress) = &self.progress {
+            progress.at(self.next.0);
+        }
         let info = &store.topic(&self.at.topic)?.info;
         if !self.begun && partition.end >= self.next {
             self.begun = true;
@@ -48,7 +55,11 @@ impl MemoryReader {
                 return Ok(Read::Batch(Batch { marks, ..Batch::dense(self.next, info.schema_version, rows) }));
             }
         }
-        let Some((batch, next)) = partition.at(self.next) else { return Ok(Read::AtEnd { next: self.next }) };
+        let Some((batch, next)) = partition.next_at(self.next) else {
+            // What is missing at the end was left out.
+            self.next = self.next.max(partition.end);
+            return Ok(Read::AtEnd { next: self.next });
+        };
         self.next = next;
         if batch.schema_version == info.schema_version {
             return Ok(Read::Batch(batch));

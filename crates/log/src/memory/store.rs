@@ -1,6 +1,7 @@
 //! Everything a memory log holds, and how a commit changes it: checked first, then carried out whole.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use millstream_event::{Name, Offset, Schema, TopicPartition};
 
@@ -8,7 +9,8 @@ use super::partition::Partition;
 use crate::evolution::{SpecChange, check_rows, spec_change};
 use crate::positions::positions_after;
 use crate::{
-    AbortReason, Append, Class, Commit, Committed, Consumed, Epoch, Error, Position, TaskId, TopicInfo, TopicSpec,
+    AbortReason, Append, Class, Commit, Committed, Consumed, Epoch, Error, Position, TaskId, TopicInfo, TopicKind,
+    TopicSpec,
 };
 
 #[derive(Debug, Default)]
@@ -137,12 +139,25 @@ impl Store {
     fn expire(&mut self, name: &Name, now_us: i64) {
         let Some(topic) = self.topics.get(name) else { return };
         let retention = &topic.info.spec.retention;
-        let Some(age) = retention.age else { return };
-        let older_than_us = now_us.saturating_sub(i64::try_from(age.as_micros()).unwrap_or(i64::MAX));
+        let table = (topic.info.spec.kind == TopicKind::Table).then(|| topic.info.spec.clone());
+        if retention.age.is_none() && table.is_none() {
+            return;
+        }
+        let older = |age: Duration| now_us.saturating_sub(i64::try_from(age.as_micros()).unwrap_or(i64::MAX));
+        let older_than_us = retention.age.map_or(i64::MIN, older);
         let unread = |number| if retention.until_read { self.read_by_all(topic, number) } else { Offset(u64::MAX) };
         let unread: Vec<Offset> = (0..topic.info.spec.partitions).map(unread).collect();
-        if let Some(topic) = self.topics.get_mut(name) {
-            topic.partitions.iter_mut().zip(unread).for_each(|(p, unread)| p.expire(older_than_us, unread));
+        let Some(topic) = self.topics.get_mut(name) else { return };
+        for (partition, unread) in topic.partitions.iter_mut().zip(unread) {
+            let Some(spec) = &table else {
+                partition.expire(older_than_us, unread);
+                continue;
+            };
+            if partition.is_due()
+                && let Err(error) = partition.compact(spec, older_than_us, unread)
+            {
+                tracing::error!(%error, table = %spec.name, "a table cannot be compacted");
+            }
         }
     }
 }

@@ -59,8 +59,12 @@ mod embedded_on_real_files {
         let clock = clock();
         let dir = tempfile::tempdir().unwrap();
         let segment_bytes = 1 << 20;
-        let settings =
-            EmbeddedOptions { clock: clock.clone(), segment_bytes, ..EmbeddedOptions::new(dir.path().join("log")) };
+        let settings = EmbeddedOptions {
+            clock: clock.clone(),
+            segment_bytes,
+            compact_bytes: 64 << 10,
+            ..EmbeddedOptions::new(dir.path().join("log"))
+        };
         let log = embedded(settings.clone());
         let reopen = move |old: Arc<dyn Log>, _how: End| {
             // The directory lives as long as this function.

@@ -71,10 +71,11 @@ fn opening_mutated_files_never_panics_hangs_or_takes_much_memory() {
 #[test]
 fn decoding_mutated_frames_never_panics_or_takes_much_memory() {
     let sample = fuzzing::sample();
-    assert!(!sample.is_empty());
+    let block = fuzzing::sample_block();
+    assert!(!sample.is_empty() && !block.is_empty());
     let mut rng = Rng::new(1);
     for _ in 0..if long() { 10_000_000 } else { 10_000 } {
-        let mut bytes = sample.clone();
+        let mut bytes = if rng.chance(50) { block.clone() } else { sample.clone() };
         (0..1 + rng.below(4)).for_each(|_| mutate(&mut bytes, &mut rng));
         fuzzing::decode(&bytes);
     }

@@ -20,4 +20,5 @@ mod power_loss;
 mod repairing;
 mod rig;
 mod sabotage;
+mod tables;
 mod unreadable;

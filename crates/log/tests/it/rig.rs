@@ -39,6 +39,7 @@ pub(crate) fn options(vfs: &SimVfs) -> EmbeddedOptions {
     EmbeddedOptions {
         segment_bytes: EmbeddedOptions::SEGMENT_BYTES_MIN,
         settled_file_bytes: 32 << 10,
+        compact_bytes: 8 << 10,
         tail_cache_bytes: 4 << 10,
         group_bytes: 8 << 10,
         reserve_bytes: 16 << 10,
