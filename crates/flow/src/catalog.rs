@@ -31,6 +31,10 @@ pub struct Catalog {
     pub event_times: BTreeMap<Name, TimeColumn>,
     /// The key columns of the topics that are tables: they hold the latest row of each key.
     pub tables: BTreeMap<Name, Vec<String>>,
+    /// How long a query remembers what it keeps for each key, by event time in microseconds, where nothing else bounds it.
+    pub state_ttl_us: Option<i64>,
+    /// Whether the query may update its results: its rows go to a table topic, which keeps the latest of each key.
+    pub updating: bool,
     /// Lookups by name.
     pub lookups: BTreeMap<Name, LookupSchema>,
 }

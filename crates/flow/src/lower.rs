@@ -6,11 +6,13 @@
 mod aggregate;
 mod interval;
 mod join;
+mod keep;
 mod meet;
 mod stream_join;
 mod table_join;
 mod union;
 mod unnest;
+pub(crate) mod updates;
 mod window;
 
 use std::collections::BTreeMap;
@@ -30,6 +32,7 @@ use crate::ops::Op;
 use crate::ops::filter::Filter;
 use crate::ops::project::{Project, Select};
 use crate::sql::context::{Table, TableKind};
+use crate::sql::keep::KeepNode;
 use crate::stream::{Source, Stage};
 
 /// A plan's operators and where its columns come from.
@@ -44,6 +47,9 @@ pub(crate) struct Lowered {
     pub(crate) windows: Option<Open>,
     /// The numbers of the topics that its rows come from.
     pub(crate) topics: Vec<usize>,
+    /// Where its rows are updates (a row marked as deleted takes back one that was given out): the places of the columns
+    /// that together are the key of what is updated, as far as they are still there.
+    pub(crate) updates: Option<Vec<Option<usize>>>,
 }
 
 /// What a column is, unchanged.
@@ -133,7 +139,10 @@ impl<'a> Lowering<'a> {
                 unnest::unnest(input, unnest)
             }
             LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
-            LogicalPlan::Extension(node) => self.window(node),
+            LogicalPlan::Extension(node) => match node.node.as_any().downcast_ref::<KeepNode>() {
+                Some(node) => self.keep(node),
+                None => self.window(node),
+            },
             LogicalPlan::Window(_) => Err(refused("OVER is not supported yet", ROW_WISE)),
             LogicalPlan::Distinct(Distinct::All(input)) if matches!(input.as_ref(), LogicalPlan::Union(_)) => {
                 Err(union::removes_duplicates())
@@ -175,7 +184,7 @@ impl<'a> Lowering<'a> {
         };
         let lineage = places.into_iter().map(|place| Some(Trace::Column { table, place })).collect();
         let topics = table.into_iter().collect();
-        let lowered = Lowered { source, ops, schema, lineage, windows: None, topics };
+        let lowered = Lowered { source, ops, schema, lineage, windows: None, topics, updates: None };
         scan.filters.iter().try_fold(lowered, |input, filter| self.filtered(input, filter))
     }
 
@@ -244,6 +253,8 @@ impl<'a> Lowering<'a> {
             input.lineage.get(place).copied().flatten()
         });
         let lineage = lineage.collect();
+        let moved = |from: usize| exprs.iter().position(|e| column_of(e, &input.schema) == Some(from));
+        let updates = input.updates.as_ref().map(|key| key.iter().map(|place| place.and_then(moved)).collect());
         let batch_schema = batch_schema(schema);
         self.remember(exprs);
         let op = match places {
@@ -254,7 +265,7 @@ impl<'a> Lowering<'a> {
             }
         };
         input.ops.push(op);
-        Ok(Lowered { schema: Arc::clone(schema), lineage, ..input })
+        Ok(Lowered { schema: Arc::clone(schema), lineage, updates, ..input })
     }
 
     /// Compiles `expr`; its text shows what common subexpressions stand for.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use datafusion_sql::planner::SqlToRel;
+use datafusion_sql::sqlparser::keywords::Keyword;
 use millstream_event::{Column, Name, Schema};
 
 use crate::catalog::Catalog;
@@ -12,11 +13,13 @@ use crate::error::SqlError;
 use crate::expr::EvalError;
 use crate::isolate::isolate;
 use crate::lookup::{LookupSet, LookupTable};
+use crate::lower::updates::{self, taken_back};
 use crate::lower::{Lowered, Lowering, Trace};
 use crate::ops::project::Output;
 use crate::ops::{Frame, Op};
 use crate::outcome::{Failed, Origin, Processed, concat_batches};
 use crate::sql::context::Context;
+use crate::sql::keep::recognise;
 use crate::sql::optimize::optimize;
 use crate::sql::text::Text;
 use crate::sql::translate::{duplicate, translate};
@@ -28,7 +31,8 @@ pub fn plan_query(sql: &str, catalog: &Catalog) -> Result<Query, Vec<SqlError>> 
     let statement = text.query()?;
     let context = Context::new(catalog);
     let plan = SqlToRel::new(&context).sql_statement_to_plan(statement);
-    let plan = plan.and_then(optimize).map_err(|e| translate(&e, &text, catalog))?;
+    let plan =
+        plan.and_then(|plan| recognise(plan, catalog)).and_then(optimize).map_err(|e| translate(&e, &text, catalog))?;
     let mut lowering = Lowering::new(catalog);
     let lowered = lowering.lower(&plan).map_err(|e| {
         let place = text.find_fault(&e);
@@ -39,6 +43,9 @@ pub fn plan_query(sql: &str, catalog: &Catalog) -> Result<Query, Vec<SqlError>> 
         return Err(vec![error.at(text.whole()).help("a query reads a topic; join the lookup with it")]);
     }
     let lowered = lowering.settled(lowered).map_err(|e| vec![e.or_at(text.whole())])?;
+    let refused = |e: SqlError| vec![e.or_at(text.find_keyword(Keyword::GROUP).or_else(|| text.whole()))];
+    taken_back(&lowering.stages, &lowered).map_err(refused)?;
+    let updates = updates::key(&lowered).map_err(refused)?;
     let schema = output_schema(&lowered, &text)?;
     let lead = lowering.topics.first().and_then(|input| catalog.topics.get(input)).cloned();
     let input_schema = lead.ok_or_else(|| vec![SqlError::new("sql-no-topic", "the topic is unknown")])?;
@@ -55,6 +62,7 @@ pub fn plan_query(sql: &str, catalog: &Catalog) -> Result<Query, Vec<SqlError>> 
         stages: lowering.stages,
         last: Chain { source: lowered.source, ops: lowered.ops },
         lineage: lowered.lineage,
+        updates,
         output,
         schema,
     })
@@ -104,6 +112,8 @@ pub struct Query {
     /// What leads to the output.
     last: Chain,
     lineage: Vec<Option<Trace>>,
+    /// See [`Query::updates`].
+    updates: Option<Vec<usize>>,
     output: Output,
     schema: Schema,
 }
@@ -151,6 +161,18 @@ impl Query {
     /// are joined, their columns correspond by place, and topics must be parted by corresponding ones.
     pub fn key(&self, input: &Name) -> Option<&[String]> {
         self.keys.get(input).map(Vec::as_slice)
+    }
+
+    /// The key columns of what comes out, where a row replaces the one with the same key that came out before, or, marked
+    /// as deleted, removes it. Such rows may go to a table topic with this key only. `None`: a row stays as it is.
+    pub fn updates(&self) -> Option<Vec<&str>> {
+        let columns = self.schema.columns();
+        Some(self.updates.as_ref()?.iter().filter_map(|at| columns.get(*at)).map(|c| c.name.as_str()).collect())
+    }
+
+    /// The places of these columns.
+    pub(crate) fn update_key(&self) -> Option<&[usize]> {
+        self.updates.as_deref()
     }
 
     /// Whether it keeps state: then [`Query::open`] runs it, not [`Query::run`].

@@ -15,11 +15,11 @@ use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{Column, DFSchema, DataFusionError, Result, TableReference};
-use datafusion_expr::Expr;
 use datafusion_expr::execution_props::ExecutionProps;
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion_expr::{Expr, bitwise_and, cast, lit};
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
-use millstream_event::{ColumnType, INGESTED_AT};
+use millstream_event::{ColumnType, INGESTED_AT, Stamp};
 
 use crate::functions::now;
 use crate::outcome::REASON_CHARS_MAX;
@@ -115,7 +115,11 @@ impl Compiled {
     /// Compiles `expr` for batches of `schema` and the system column behind.
     pub(crate) fn new(expr: &Expr, schema: &DFSchema) -> Result<Self> {
         let full = with_system(schema)?;
+        // Without the marks of the stamp: a row that is taken back computes what it computed when it came.
         let system = Expr::Column(Column::new(Some(SYSTEM), INGESTED_AT));
+        let kind = ColumnType::Timestamp.field(INGESTED_AT, false).data_type().clone();
+        let micros = bitwise_and(cast(system, DataType::Int64), lit(!(Stamp::LATE | Stamp::DELETED)));
+        let system = cast(micros, kind);
         let replaced = expr.clone().transform(|e| {
             let now = match &e {
                 Expr::ScalarFunction(call) => now::replacement(&call.func, &system),

@@ -2,6 +2,7 @@
 
 mod json;
 pub(crate) mod now;
+pub(crate) mod row_number;
 
 use std::sync::Arc;
 

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use arrow_schema::{DataType, Field};
-use datafusion_common::{Column, DFSchema, TableReference};
+use datafusion_common::{Column, DFSchema, DFSchemaRef, TableReference};
 use datafusion_expr::expr::{AggregateFunction, AggregateFunctionParams};
 use datafusion_expr::{Aggregate as Plan, Expr, ExprSchemable};
 use datafusion_physical_expr::aggregate::LoweredAggregateBuilder;
 
 use crate::error::SqlError;
 use crate::expr::{Compiled, batch_schema, props};
+use crate::lower::updates::{only_appends, updates};
 use crate::lower::window::{Open, used_by};
 use crate::lower::{Lowered, Lowering, Result, Trace, column_of, plan_error};
 use crate::ops::Op;
@@ -18,13 +19,22 @@ use crate::sql::time_windows::Kind;
 use crate::stream::{Aggregate, Blueprint, Chain, GroupColumn, SessionPlan, Stage, WindowAggregatePlan, Windows};
 
 /// Columns computed for an operator: its keys and arguments.
-struct Columns {
+pub(super) struct Columns {
     exprs: Vec<Compiled>,
     fields: Vec<(Option<TableReference>, Arc<Field>)>,
 }
 
 impl Columns {
-    fn add(&mut self, expr: Compiled, kind: DataType) -> usize {
+    pub(super) fn new() -> Self {
+        Self { exprs: Vec::new(), fields: Vec::new() }
+    }
+
+    /// The columns as a schema.
+    pub(super) fn schema(&self) -> arrow_schema::Schema {
+        arrow_schema::Schema::new(self.fields.iter().map(|(_, field)| Arc::clone(field)).collect::<Vec<_>>())
+    }
+
+    pub(super) fn add(&mut self, expr: Compiled, kind: DataType) -> usize {
         let place = self.fields.len();
         self.fields.push((None, Arc::new(Field::new(format!("c{place}"), kind, true))));
         self.exprs.push(expr);
@@ -45,8 +55,11 @@ impl Lowering<'_> {
         let traces: Vec<Option<Trace>> = plan.group_expr.iter().map(trace).collect();
         let open = input.windows;
         let window = |trace: &Option<Trace>| matches!(trace, Some(Trace::WindowStart | Trace::WindowEnd));
-        let Some(open) = open.filter(|_| traces.iter().any(window)) else { return Err(updates()) };
-        let mut columns = Columns { exprs: Vec::new(), fields: Vec::new() };
+        let Some(open) = open.filter(|_| traces.iter().any(window)) else {
+            return self.update_aggregate(plan, input, traces);
+        };
+        only_appends(&input)?;
+        let mut columns = Columns::new();
         let (mut group, mut key, mut ends) = (Vec::new(), Vec::new(), None);
         for (expr, trace) in plan.group_expr.iter().zip(&traces) {
             let kind = expr.get_type(&input.schema).map_err(|e| plan_error(&e))?;
@@ -84,32 +97,33 @@ impl Lowering<'_> {
         let times = self.times();
         let traces = traces.into_iter().map(|trace| trace.filter(|trace| !times.contains(trace)));
         let lineage = traces.chain(std::iter::repeat_n(None, plan.aggr_expr.len())).collect();
-        self.stage(input, columns, operator, plan, lineage)
+        self.stage(input, columns, operator, &plan.schema, lineage)
     }
 
-    fn stage(
+    /// A step with state over columns of `input`.
+    pub(super) fn stage(
         &mut self,
         input: Lowered,
         columns: Columns,
         operator: Box<dyn Blueprint>,
-        plan: &Plan,
+        schema: &DFSchemaRef,
         lineage: Vec<Option<Trace>>,
     ) -> Result<Lowered> {
         let system = millstream_event::ColumnType::Timestamp.field(millstream_event::INGESTED_AT, false);
         let fields = columns.fields.iter().map(|(_, f)| f.as_ref().clone()).chain([system]);
-        let schema = Arc::new(arrow_schema::Schema::new(fields.collect::<Vec<_>>()));
+        let batch = Arc::new(arrow_schema::Schema::new(fields.collect::<Vec<_>>()));
         let mut ops = input.ops;
-        ops.push(Op::Project(Project { exprs: columns.exprs, schema }));
+        ops.push(Op::Project(Project { exprs: columns.exprs, schema: batch }));
         let stage = Stage { sides: vec![Chain { source: input.source, ops }], operator };
         let source = self.add_stage(stage)?;
-        let schema = Arc::clone(&plan.schema);
+        let schema = Arc::clone(schema);
         let fixed = input.windows.filter(|open| matches!(open.kind, Kind::Fixed(_)));
         let windows = fixed.map(|open| Open { spread: true, ..open });
-        Ok(Lowered { source, ops: Vec::new(), schema, lineage, windows, topics: input.topics })
+        Ok(Lowered { source, ops: Vec::new(), schema, lineage, windows, topics: input.topics, updates: None })
     }
 
     /// The aggregates, over columns that are computed before.
-    fn aggregates(&self, plan: &Plan, input: &Lowered, columns: &mut Columns) -> Result<Vec<Aggregate>> {
+    pub(super) fn aggregates(&self, plan: &Plan, input: &Lowered, columns: &mut Columns) -> Result<Vec<Aggregate>> {
         let mut rewritten = Vec::with_capacity(plan.aggr_expr.len());
         for expr in &plan.aggr_expr {
             let name = expr.schema_name().to_string();
@@ -163,7 +177,7 @@ impl Lowering<'_> {
     }
 }
 
-fn bare(expr: &Expr) -> &Expr {
+pub(super) fn bare(expr: &Expr) -> &Expr {
     match expr {
         Expr::Alias(alias) => bare(&alias.expr),
         other => other,
@@ -181,10 +195,4 @@ fn fixed(windows: Windows, by_start: bool) -> Result<Windows> {
         return Err(error.help("group by window_end, or by both"));
     }
     Ok(windows)
-}
-
-fn updates() -> SqlError {
-    SqlError::new("sql-updates", "the results of this GROUP BY would change with every event").help(
-        "group by a window, as in FROM tumble(topic, time, INTERVAL '1 minute') GROUP BY …, window_start, window_end",
-    )
 }

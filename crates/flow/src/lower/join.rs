@@ -117,6 +117,7 @@ impl Lowering<'_> {
             lineage,
             windows: None,
             topics: row.topics,
+            updates: row.updates,
         })
     }
 

@@ -98,7 +98,7 @@ impl Lowering<'_> {
         });
         let schema = Arc::clone(&join.schema);
         let lineage = lineage.collect();
-        let joined = Lowered { source, ops: Vec::new(), schema, lineage, windows, topics };
+        let joined = Lowered { source, ops: Vec::new(), schema, lineage, windows, topics, updates: None };
         match conjunction(rest) {
             Some(all) => self.filtered(joined, &all),
             None => Ok(joined),

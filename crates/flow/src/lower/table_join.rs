@@ -117,7 +117,7 @@ impl Lowering<'_> {
         };
         let source = self.add_stage(Stage { sides: chains, operator })?;
         let schema = Arc::clone(&join.schema);
-        let joined = Lowered { source, ops: Vec::new(), schema, lineage, windows, topics };
+        let joined = Lowered { source, ops: Vec::new(), schema, lineage, windows, topics, updates: None };
         match conjunction(rest) {
             Some(all) => self.filtered(joined, &all),
             None => Ok(joined),

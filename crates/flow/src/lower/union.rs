@@ -40,7 +40,7 @@ impl Lowering<'_> {
         let operator = Box::new(UnionPlan { sides: sides.len(), schema: batch_schema(&schema) });
         let sides = sides.into_iter().map(|side| Chain { source: side.source, ops: side.ops }).collect();
         let source = self.add_stage(Stage { sides, operator })?;
-        Ok(Lowered { source, ops: Vec::new(), schema, lineage, windows, topics })
+        Ok(Lowered { source, ops: Vec::new(), schema, lineage, windows, topics, updates: None })
     }
 
     /// What a column of all sides is: where each has another topic's column, these correspond.

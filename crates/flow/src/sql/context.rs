@@ -136,8 +136,8 @@ impl ContextProvider for Context<'_> {
         FUNCTIONS.aggregates.get(name).cloned()
     }
 
-    fn get_window_meta(&self, _name: &str) -> Option<Arc<WindowUDF>> {
-        None
+    fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
+        (name == "row_number").then(functions::row_number::function)
     }
 
     fn get_variable_type(&self, _variable_names: &[String]) -> Option<DataType> {

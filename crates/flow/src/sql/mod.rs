@@ -3,6 +3,7 @@
 pub(crate) mod as_of;
 pub(crate) mod context;
 pub(crate) mod dialect;
+pub(crate) mod keep;
 pub(crate) mod lateral;
 pub(crate) mod numbers;
 pub(crate) mod optimize;

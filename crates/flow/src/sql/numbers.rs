@@ -2,7 +2,7 @@
 //!
 //! A literal such as `0.9` is an exact decimal. Where it meets a floating point value it becomes one: a double may be
 //! far outside a decimal's range, so comparing it with a literal must not fail. Counts (`cardinality`, …) are plain
-//! `bigint`, not unsigned.
+//! `bigint`, not unsigned. A sum of `bigint` has room for more than a `bigint`.
 
 use arrow_schema::DataType;
 use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode};
@@ -38,6 +38,8 @@ fn expression(mut expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     }
     let mut changed = false;
     match &mut expr {
+        Expr::AggregateFunction(call) if call.func.name() == "sum" => changed = widen(&mut call.params.args, schema),
+        Expr::WindowFunction(call) if call.fun.name() == "sum" => changed = widen(&mut call.params.args, schema),
         Expr::BinaryExpr(BinaryExpr { left, op, right })
             if op.supports_propagation() || op.is_numerical_operators() =>
         {
@@ -63,6 +65,16 @@ fn expression(mut expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         _ => {}
     }
     Ok(if changed { Transformed::yes(expr) } else { Transformed::no(expr) })
+}
+
+/// A sum of `bigint` would wrap: it is a `decimal(38,0)`, as it is a `numeric` in PostgreSQL.
+fn widen(args: &mut [Expr], schema: &DFSchema) -> bool {
+    let [arg] = args else { return false };
+    let wide = matches!(kind(arg, schema), Some(DataType::Int64 | DataType::UInt64));
+    if wide {
+        *arg = cast(std::mem::take(arg), DataType::Decimal128(38, 0));
+    }
+    wide
 }
 
 /// Functions whose arguments are brought to one type.

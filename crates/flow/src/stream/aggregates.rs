@@ -50,14 +50,7 @@ impl Aggregates {
     }
 
     fn accumulators(&self) -> Result<Vec<Box<dyn GroupsAccumulator>>, Broken> {
-        let make = |a: &Aggregate| -> Result<Box<dyn GroupsAccumulator>, Broken> {
-            if a.function.groups_accumulator_supported() {
-                return Ok(a.function.create_groups_accumulator()?);
-            }
-            let function = Arc::clone(&a.function);
-            Ok(Box::new(GroupsAccumulatorAdapter::new(move || function.create_accumulator())))
-        };
-        self.aggregates.iter().map(make).collect()
+        self.aggregates.iter().map(accumulator).collect()
     }
 
     /// Adds a batch's rows to its groups. `state` gives the state of a group before; the states after are given to `put`,
@@ -136,6 +129,15 @@ impl Aggregates {
     }
 }
 
+/// An accumulator without values.
+pub(crate) fn accumulator(aggregate: &Aggregate) -> Result<Box<dyn GroupsAccumulator>, Broken> {
+    if aggregate.function.groups_accumulator_supported() {
+        return Ok(aggregate.function.create_groups_accumulator()?);
+    }
+    let function = Arc::clone(&aggregate.function);
+    Ok(Box::new(GroupsAccumulatorAdapter::new(move || function.create_accumulator())))
+}
+
 /// The states of groups after rows were added.
 pub(crate) struct After {
     states: Encoded,
@@ -166,13 +168,13 @@ fn known_first(of: &[usize], groups: usize) -> (Vec<usize>, usize) {
 
 impl Aggregate {
     /// The arguments' values, then those that order the rows.
-    fn values(&self, rows: &RecordBatch) -> Result<Vec<ArrayRef>, Broken> {
+    pub(crate) fn values(&self, rows: &RecordBatch) -> Result<Vec<ArrayRef>, Broken> {
         let order = self.function.order_bys().iter().map(|sort| Arc::clone(&sort.expr));
         let all = self.function.expressions().into_iter().chain(order);
         all.map(|expr| Ok(expr.evaluate(rows)?.into_array(rows.num_rows())?)).collect()
     }
 
-    fn filter(&self, rows: &RecordBatch) -> Result<Option<BooleanArray>, Broken> {
+    pub(crate) fn filter(&self, rows: &RecordBatch) -> Result<Option<BooleanArray>, Broken> {
         let Some(filter) = &self.filter else { return Ok(None) };
         let mask = filter.evaluate(rows)?.into_array(rows.num_rows())?;
         Ok(Some(mask.as_boolean_opt().cloned().unwrap_or_else(|| BooleanArray::new_null(rows.num_rows()))))

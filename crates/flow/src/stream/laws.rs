@@ -92,6 +92,18 @@ impl Given {
     pub(crate) fn texts(&self) -> Vec<Vec<String>> {
         self.rows.iter().map(|(row, _)| row.clone()).collect()
     }
+
+    /// What a table has that takes these rows by its first `key` columns.
+    pub(crate) fn table(&self, key: usize) -> BTreeMap<Vec<String>, Vec<String>> {
+        let mut table = BTreeMap::new();
+        for (row, deleted) in &self.rows {
+            match deleted {
+                true => table.remove(&row[..key]),
+                false => table.insert(row[..key].to_vec(), row.clone()),
+            };
+        }
+        table
+    }
 }
 
 /// Runs the query over events in their cuts, up to the end of time.

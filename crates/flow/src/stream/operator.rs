@@ -84,6 +84,16 @@ pub(crate) trait Blueprint: std::fmt::Debug + Send + Sync {
         true
     }
 
+    /// Whether rows that it gives out may be such, marked as deleted, that take back earlier ones.
+    fn updates(&self) -> bool {
+        false
+    }
+
+    /// Whether it can be pushed rows that take back earlier ones.
+    fn takes_updates(&self) -> bool {
+        false
+    }
+
     /// What decides the form of its state: an operator with another one cannot go on with it.
     fn signature(&self) -> String;
 

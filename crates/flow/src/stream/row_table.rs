@@ -82,6 +82,19 @@ impl RowTable {
         }
     }
 
+    /// Removes the rows for which `keep` is false.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&[u8], &[u8]) -> bool) {
+        let bytes = &mut self.bytes;
+        self.rows.retain(|row| {
+            let (key, value) = row.split();
+            let kept = keep(key, value);
+            if !kept {
+                *bytes -= row.bytes.len() + ROW_OVERHEAD_BYTES;
+            }
+            kept
+        });
+    }
+
     /// The number of rows.
     pub(crate) fn len(&self) -> usize {
         self.rows.len()

@@ -11,10 +11,11 @@ use millstream_event::{Name, Stamp};
 use crate::expr::EvalError;
 use crate::isolate::isolate;
 use crate::lookup::{LookupSet, LookupTable};
-use crate::ops::{Frame, Op, run};
+use crate::ops::{Frame, Op, run, take_all};
 use crate::outcome::{Failed, Origin, concat_batches};
 use crate::query::Query;
 use crate::stream::changes::{ChangeRows, Changes};
+use crate::stream::groups::{Groups, Keys};
 use crate::stream::operator::{Blueprint, Broken, Operator, Out};
 
 /// Where the rows of a chain come from.
@@ -142,6 +143,7 @@ impl Running {
         }
         step.late = late.into_iter().collect();
         step.dropped = query.inner().iter().cloned().zip(dropped).filter(|(_, n)| *n > 0).collect();
+        step.rows = latest(&query, step.rows)?;
         Ok(step)
     }
 
@@ -165,6 +167,7 @@ impl Running {
             self.flow(at, rows, &tables, &mut step, &mut dropped)?;
         }
         step.dropped = query.inner().iter().cloned().zip(dropped).filter(|(_, n)| *n > 0).collect();
+        step.rows = latest(&query, step.rows)?;
         Ok(step)
     }
 
@@ -240,7 +243,8 @@ impl Running {
             for (at, side, chain) in query.chains().filter(|(_, _, chain)| chain.source == source) {
                 let parts =
                     isolate(batch.num_rows(), |first, count| query.run_chain(chain, batch.slice(first, count), tables));
-                for failure in parts.failed {
+                // What failed when it came is not told again when it is taken back.
+                for failure in parts.failed.into_iter().filter(|failure| !deleted(&batch, failure.row as usize)) {
                     let row = text_of_row(&batch, failure.row as usize);
                     step.derived.push(Derived { code: failure.code, reason: failure.reason, row });
                 }
@@ -288,6 +292,29 @@ fn row_by_row(ready: Vec<(usize, usize, Frame)>) -> Vec<(usize, usize, Frame)> {
     // The sort is stable: what one chain made of a row stays in order.
     rows.sort_by_key(|(from, at, side, _)| (*from, *at, *side));
     rows.into_iter().map(|(_, at, side, frame)| (at, side, frame)).collect()
+}
+
+/// Where a query updates its rows: the last row of each key, which is all that a table keeps.
+fn latest(query: &Query, rows: Vec<RecordBatch>) -> Result<Vec<RecordBatch>, Broken> {
+    let Some(places) = query.update_key().filter(|_| !rows.is_empty()) else { return Ok(rows) };
+    let all = concat_batches(&rows)?;
+    let columns: Vec<_> = places.iter().filter_map(|place| all.columns().get(*place).cloned()).collect();
+    let types: Vec<_> = columns.iter().map(|column| column.data_type().clone()).collect();
+    let keys = Keys::new(&types)?.encode(&columns, all.num_rows())?;
+    let groups = Groups::new(&keys, |_| 0);
+    let mut last = vec![0_u32; groups.len()];
+    for (row, group) in (0_u32..).zip(&groups.of_row) {
+        if let Some(last) = last.get_mut(*group) {
+            *last = row;
+        }
+    }
+    let columns = take_all(all.columns(), &UInt32Array::from(last))?;
+    Ok(vec![RecordBatch::try_new(all.schema(), columns)?])
+}
+
+fn deleted(batch: &RecordBatch, row: usize) -> bool {
+    let stamps = batch.columns().last().and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
+    stamps.and_then(|stamps| stamps.values().get(row)).is_some_and(|stamp| Stamp(*stamp).is_deleted())
 }
 
 fn failed(row: u32, error: &EvalError) -> Failed {

@@ -3,6 +3,8 @@
 //! `@topic NAME [table] [key COLUMN …] [time COLUMN OUT_OF_ORDERNESS_SECONDS]` declares a topic, with a column in each line.
 //! `@feed` says what arrives, in order: `TOPIC {json}`, a tombstone as `-TOPIC {json}`. A row is late where its time is before the greatest so far minus the
 //! out-of-orderness; the watermark follows the greatest. When all has arrived, the watermark passes the end of time.
+//! `@options [updating] [ttl SECONDS]` is for the queries behind it: they may update their results; what is kept for each
+//! key is kept for so long. Of a query that updates its results the table is shown that they lead to.
 //! `@case NAME` is followed by a query, `@expect` by what it yields. `UPDATE=1` rewrites what is expected; read the
 //! difference before you commit it.
 //!
@@ -83,6 +85,7 @@ fn rerun(text: &str) -> String {
         match words.as_slice() {
             ["@topic", name, spec @ ..] => world.declare(name, spec, body),
             ["@feed", ..] => world.feed(body),
+            ["@options", options @ ..] => world.options(options),
             ["@case", ..] => {
                 out.push_str(block.trim_end());
                 write!(out, "\n@expect\n{}\n", world.outcome(head, body.trim())).unwrap();
@@ -128,6 +131,12 @@ impl World {
         }
         self.topics.insert(name, Topic { schema, key, time });
         self.events.clear();
+    }
+
+    fn options(&mut self, options: &[&str]) {
+        self.catalog.updating = options.contains(&"updating");
+        let ttl = options.iter().position(|o| *o == "ttl").map(|at| options[at + 1].parse::<f64>().unwrap());
+        self.catalog.state_ttl_us = ttl.map(|seconds| (seconds * 1e6) as i64);
     }
 
     fn feed(&mut self, body: &str) {
@@ -303,7 +312,28 @@ impl Outcome {
         let encoder = Encoder::new(query.schema(), Decimals::Numbers);
         self.rows.iter().for_each(|rows| encoder.encode(rows, &mut lines).unwrap());
         let text = String::from_utf8(lines).unwrap();
-        text.lines().map(str::to_owned).chain(self.notes.iter().cloned()).collect()
+        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        let lines = if query.updates().is_some() { self.table(query, lines) } else { lines };
+        lines.into_iter().chain(self.notes.iter().cloned()).collect()
+    }
+
+    /// What a table has in the end that takes the rows.
+    fn table(&self, query: &Query, lines: Vec<String>) -> Vec<String> {
+        let key = query.updates().unwrap();
+        let mut table: BTreeMap<Vec<String>, String> = BTreeMap::new();
+        let rows = self.rows.iter().flat_map(|rows| (0..rows.num_rows()).map(move |row| (rows, row)));
+        for ((rows, row), line) in rows.zip(lines) {
+            let of = |name: &&str| {
+                arrow_cast::display::array_value_to_string(rows.column_by_name(name).unwrap(), row).unwrap()
+            };
+            let key = key.iter().map(of).collect();
+            let stamps = rows.columns().last().unwrap().as_primitive::<TimestampMicrosecondType>();
+            match Stamp(stamps.value(row)).is_deleted() {
+                true => table.remove(&key),
+                false => table.insert(key, line),
+            };
+        }
+        table.into_values().collect()
     }
 
     fn text(&self, query: &Query) -> String {
