@@ -30,7 +30,7 @@ pub use letters::{
 };
 pub use log::{LogStat, LogTopic, RepairReport, VerifyFault, VerifyReport};
 pub use status::{
-    DrainSummary, Failure, InputLag, Latency, LogState, LookupState, NodeInfo, Phase, RunState, ServiceStatus,
-    SinkStatus, SourceStatus, Status, Summary, TopicCount,
+    DrainSummary, Failure, HeldBack, InputLag, Latency, LogState, LookupState, NodeInfo, Phase, RunState,
+    ServiceStatus, SinkStatus, SourceStatus, Status, Summary, TopicCount,
 };
 pub use topics::{ColumnInfo, PartitionInfo, Topic, Topics};

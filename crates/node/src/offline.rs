@@ -2,8 +2,8 @@
 
 use millstream_service::dead_letters::{OpenLetters, open_letters};
 use millstream_service::event::Name;
-use millstream_service::lag_of;
 use millstream_service::log::{self, EmbeddedLog, EmbeddedOptions, Log};
+use millstream_service::{lag_of, time_of};
 
 use crate::api::{
     ApiError, EventLine, EventsQuery, InputLag, Letter, LettersQuery, LogStat, NodeInfo, Phase, Plan, RepairReport,
@@ -12,7 +12,10 @@ use crate::api::{
 use crate::config::{Config, Loaded};
 use crate::diagnostic::names_known;
 use crate::plan::{Pipeline, plan as plan_pipeline};
-use crate::runtime::{build, diff, log_error, log_state, service_error, stored, tell_unread, wrong as change_wrong};
+use crate::runtime::{
+    build, diff, held_back, log_error, log_state, service_error, stored, tell_unread, watermark_text,
+    wrong as change_wrong,
+};
 
 fn no_data(loaded: &Loaded) -> ApiError {
     let message = format!("there is no data in {} yet", loaded.config.log.embedded.dir.display());
@@ -186,6 +189,10 @@ async fn stopped_status(log: &EmbeddedLog, loaded: &Loaded, pipeline: &Pipeline)
         let inputs = lags(log, &s.name, &s.inputs).await?;
         let letters = open_letters(log, &s.name).await.map_err(service_error)?;
         let tasks = s.inputs.first().and_then(|i| log.topic(i)).map_or(0, |t| t.spec.partitions);
+        let time = match &s.time {
+            Some(time) => time_of(log, &s.name, time, tasks).await.map_err(service_error)?,
+            None => None,
+        };
         services.push(ServiceStatus {
             name: s.name.to_string(),
             state: RunState::Stopped,
@@ -199,6 +206,8 @@ async fn stopped_status(log: &EmbeddedLog, loaded: &Loaded, pipeline: &Pipeline)
             out_per_s: 0.0,
             lag: inputs.iter().map(|i| i.lag).sum(),
             inputs,
+            watermark: time.as_ref().map(|time| watermark_text(time.watermark)),
+            held_back: time.as_ref().and_then(held_back),
             outputs: Vec::new(),
             dead_letters: letters.total,
             dead_letters_by_code: letters.by_code,
@@ -239,6 +248,8 @@ async fn stopped_status(log: &EmbeddedLog, loaded: &Loaded, pipeline: &Pipeline)
         per_s: 0.0,
         refused: letters.total,
         refused_by_code: letters.by_code,
+        watermark: None,
+        late: 0,
         restarts: 0,
         busy_s: 0.0,
     };

@@ -117,6 +117,7 @@ async fn run(log: Arc<dyn Log>, hops: usize) -> u64 {
             batch_rows_max: 8192,
             lookups: vec![],
             late: Default::default(),
+            time: None,
         };
         runner.start_service(def).await.unwrap();
     }
@@ -126,6 +127,7 @@ async fn run(log: Arc<dyn Log>, hops: usize) -> u64 {
         source: Arc::new(Same(rows)),
         to: name("t0"),
         columns: None,
+        event_time: None,
     };
     runner.start_source(def).await.unwrap();
     runner.drained().await;

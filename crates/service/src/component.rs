@@ -14,7 +14,7 @@ use crate::Error;
 use crate::control::{Control, Leave, Mode};
 use crate::meters::Meters;
 use crate::runner::Options;
-use crate::status::{InputLag, Kind, State, Status, TaskStatus};
+use crate::status::{InputLag, Kind, State, Status, TaskStatus, TimeStatus};
 use crate::supervise::supervise;
 use crate::task::{Context, Job, Shared};
 
@@ -301,6 +301,7 @@ impl Component {
             partition: *partition,
             instance: *instance,
             state: shared.state(),
+            time: shared.time(),
         });
         status.collect()
     }
@@ -314,6 +315,8 @@ impl Component {
             version: self.version().to_owned(),
             state: self.state(),
             instances: self.instances(),
+            time: TimeStatus::least(tasks.iter().filter_map(|t| t.time.clone()))
+                .filter(|_| tasks.len() as u32 == self.parts.tasks),
             tasks,
             lag: inputs.iter().map(|i| i.lag).sum(),
             inputs,

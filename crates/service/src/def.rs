@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow_array::RecordBatch;
 use millstream_event::{Column, ColumnType, Name, Schema, SchemaError};
@@ -48,6 +49,8 @@ pub struct ServiceDef {
     pub lookups: Vec<LookupHandle>,
     /// What happens to events that come too late for a step that needs event time.
     pub late: Late,
+    /// The event time of its topics; `None`: it neither reads nor writes watermarks.
+    pub time: Option<ServiceTime>,
 }
 
 /// What happens to events that came later than their producer had promised, at a step that needs event time.
@@ -68,6 +71,36 @@ impl ServiceDef {
             _ => None,
         }
     }
+}
+
+/// What a service knows of event time: whom it waits for, and whom it tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceTime {
+    /// By input, in the order of [`ServiceDef::inputs`].
+    pub inputs: Vec<InputTime>,
+    /// Its output topics that have event time.
+    pub outputs: Vec<Name>,
+}
+
+/// An input and everybody who writes it: a reader concludes nothing before each of them has opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InputTime {
+    /// The topic.
+    pub topic: Name,
+    /// Its writers.
+    pub producers: Vec<Producers>,
+}
+
+/// A source or service with its tasks, as writers of one topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Producers {
+    /// The source or service.
+    pub name: Name,
+    /// How many tasks it has.
+    pub tasks: u32,
+    /// Whether each task writes only the partition with its own number, modulo their count (see
+    /// [`crate::writes_in_place`]); otherwise each writes all.
+    pub in_place: bool,
 }
 
 /// Named rules and what happens to events that break one.
@@ -136,6 +169,22 @@ pub struct SourceDef {
     /// The columns of the topic that the source fills; further ones are null. `None`: those that the topic has when it
     /// is started.
     pub columns: Option<Schema>,
+    /// The event time of the topic; `None`: it has none.
+    pub event_time: Option<EventTimeDef>,
+}
+
+/// How events get their place in time where they enter: lateness is decided here, once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventTimeDef {
+    /// The column, a timestamp or a date.
+    pub column: String,
+    /// How much later than its successors an event may come without being late, in microseconds.
+    pub max_out_of_orderness_us: i64,
+    /// How far ahead of its arrival an event may be, in microseconds; one further ahead becomes a dead letter. `None`: as
+    /// far as it likes.
+    pub future_us: Option<i64>,
+    /// After so long without an event readers do not wait for this source any more; `None`: they always do.
+    pub idle: Option<Duration>,
 }
 
 /// A sink and the topics it reads.

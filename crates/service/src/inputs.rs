@@ -109,8 +109,9 @@ impl Input {
                 *room = 0;
                 break;
             }
-            *room = room.saturating_sub(batch.rows.num_rows());
-            self.next = batch.next();
+            // One without events takes room too: of marks there may be many.
+            *room = room.saturating_sub(batch.rows.num_rows().max(1));
+            self.next = self.next.max(batch.next());
             batches.push(batch);
         }
         let to = Position::Offset(self.next);

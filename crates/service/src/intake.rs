@@ -2,14 +2,17 @@
 //!
 //! When space is short, an intake that cannot be asked for again (no receipt, or it has a position) is kept with its
 //! source as it is, and committed when the task starts again; a caller with a receipt is told instead.
+//!
+//! Where the topic has event time, the task says in each partition what it promises (see [`crate::entry`]): when it opens,
+//! with its events, when it is idle, and when it has finished.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
 use futures::future::BoxFuture;
-use millstream_event::PartitionId;
 use millstream_event::json::{Decimals, Encoder};
+use millstream_event::{PartitionId, Stamp};
 use millstream_log::{AbortReason, Append, Class, Commit, Committed, Consumed, Outcome, Position, TopicInfo};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -18,9 +21,10 @@ use crate::Error;
 use crate::control::Asked;
 use crate::dead_letter::Topics;
 use crate::def::SourceDef;
+use crate::entry::{Entry, sift};
 use crate::flight::{Flight, commit_of, judge};
 use crate::letters::{Letter, Sender};
-use crate::meters::Tally;
+use crate::meters::{Tally, add};
 use crate::outlet::trouble;
 use crate::placing::Outlet;
 use crate::source::{Intake, Receipt, Refusal, RowFate, SourceRead, SourceTask};
@@ -30,7 +34,14 @@ use crate::task::{Context, End, Fault, Job};
 pub(crate) fn job(def: SourceDef, to: &TopicInfo) -> Result<Arc<dyn Job>, Error> {
     let topics = Topics::of(&def.name).map_err(|e| Error::Definition { name: def.name.clone(), why: e.to_string() })?;
     let sender = Sender::new(&def.name, &def.version);
-    Ok(Arc::new(IntakeJob { def, planned: to.clone(), topics, sender, kept: Mutex::default() }))
+    Ok(Arc::new(IntakeJob {
+        def,
+        planned: to.clone(),
+        topics,
+        sender,
+        kept: Mutex::default(),
+        quiet: Mutex::default(),
+    }))
 }
 
 struct IntakeJob {
@@ -41,6 +52,8 @@ struct IntakeJob {
     sender: Sender,
     /// Sources with what they could not commit for want of space, by task.
     kept: Mutex<BTreeMap<u32, Kept>>,
+    /// Tasks that wait for space: what they promised is known, and they do not fill the reserve with saying it again.
+    quiet: Mutex<BTreeSet<u32>>,
 }
 
 struct Kept {
@@ -57,12 +70,28 @@ struct Note {
     commit: Commit,
     tally: Tally,
     receipt: Option<(oneshot::Sender<Receipt>, Vec<Fate>)>,
+    made_of: MadeOf,
+}
+
+/// What a commit of a source was made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum MadeOf {
+    /// An intake that moved the source's position.
+    Positioned,
+    /// Another intake.
+    Intake,
+    /// Nothing but promises, which the task makes again.
+    Promises,
 }
 
 impl Note {
     /// Whether the intake is lost unless it is kept here.
     fn must_be_kept(&self) -> bool {
-        self.receipt.is_none() || !self.commit.consumed.is_empty()
+        match self.made_of {
+            MadeOf::Positioned => true,
+            MadeOf::Intake => self.receipt.is_none(),
+            MadeOf::Promises => false,
+        }
     }
 
     fn answer(self, receipt: Receipt) {
@@ -110,6 +139,8 @@ struct Running<'a> {
     failed: VecDeque<(Note, Outcome)>,
     /// Spreads rows over a topic without a key.
     turn: u32,
+    /// The topic's event time.
+    entry: Option<Entry>,
 }
 
 impl<'a> Running<'a> {
@@ -123,6 +154,11 @@ impl<'a> Running<'a> {
         let encoder = Encoder::new(schema, Decimals::Numbers);
         let id = &context.task.id;
         let committed = context.log.position(id, &def.name).await.map_err(|e| Fault::log(&e))?;
+        let quiet = job.quiet.lock().remove(&id.partition.0);
+        let entry = match &def.event_time {
+            Some(time) => Some(Entry::open(&context, time, &outlet, quiet).await?),
+            None => None,
+        };
         let kept = job.kept.lock().remove(&id.partition.0).filter(|kept| kept.committed == committed);
         let (source, held, position) = match kept {
             Some(kept) => (kept.source, kept.held, kept.position),
@@ -144,10 +180,15 @@ impl<'a> Running<'a> {
             flight: Flight::new(&context),
             failed: VecDeque::new(),
             turn: id.partition.0,
+            entry,
             context,
         };
+        running.promise();
         for mut note in held {
             note.commit.epoch = running.context.task.epoch;
+            if let Some(entry) = &mut running.entry {
+                entry.follow(&mut note.commit)?;
+            }
             running.send(note);
         }
         Ok(running)
@@ -160,6 +201,7 @@ impl<'a> Running<'a> {
                 Asked::Pause => {
                     self.settle().await?;
                     self.context.pause().await;
+                    self.entry.iter_mut().for_each(Entry::awake);
                     continue;
                 }
                 Asked::Leave { .. } => return self.settle().await.map(|()| End::Left),
@@ -168,6 +210,7 @@ impl<'a> Running<'a> {
             self.context.meet_injected_fault();
             let Some(source) = self.source.as_mut() else { return Ok(End::Left) };
             let full = self.flight.is_full();
+            let wait = self.entry.as_ref().and_then(Entry::wait);
             let read = tokio::select! {
                 biased;
                 (outcome, note) = self.flight.next() => {
@@ -175,6 +218,10 @@ impl<'a> Running<'a> {
                     continue;
                 }
                 () = self.context.control.changed() => continue,
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() && !full => {
+                    self.time_passes();
+                    continue;
+                }
                 read = source.next(), if !full => read.map_err(|e| trouble(&e))?,
             };
             match read {
@@ -187,6 +234,9 @@ impl<'a> Running<'a> {
                     self.context.meters.busy(begun.elapsed());
                 }
                 SourceRead::Finished => {
+                    if self.entry.as_mut().is_some_and(Entry::close) {
+                        self.promise();
+                    }
                     self.settle().await?;
                     return Ok(End::Finished);
                 }
@@ -206,7 +256,8 @@ impl<'a> Running<'a> {
         match outcome {
             Outcome::Committed(committed) => {
                 self.context.shared.set(State::Running);
-                if let Some(last) = note.commit.consumed.last() {
+                let own = &self.job.def.name;
+                if let Some(last) = note.commit.consumed.iter().rev().find(|consumed| consumed.input == *own) {
                     self.committed = Some(last.to.clone());
                     if let Some(source) = &mut self.source {
                         source.committed(&last.to);
@@ -222,29 +273,53 @@ impl<'a> Running<'a> {
         }
     }
 
+    /// Says what is not said yet, in a commit of its own.
+    fn promise(&mut self) {
+        let Some(entry) = &mut self.entry else { return };
+        let mut commit = commit_of(&self.context);
+        entry.sign(&mut commit);
+        self.context.shared.set_time(entry.status());
+        if !commit.appends.is_empty() || !commit.consumed.is_empty() {
+            let made_of = MadeOf::Promises;
+            self.send(Note { commit, tally: Tally::default(), receipt: None, made_of });
+        }
+    }
+
+    /// No event came for a while.
+    fn time_passes(&mut self) {
+        let idled = self.entry.as_mut().is_some_and(Entry::idled);
+        if idled {
+            tracing::info!(task = %self.context.task.id, "no events for a while: readers do not wait for this source");
+            add(&self.context.meters.idled, 1);
+        }
+        self.promise();
+    }
+
     /// Splits an intake into the appends of one commit. `None`: there is nothing to commit.
     fn take(&mut self, intake: Intake) -> Result<Option<Note>, Fault> {
         let now_us = self.context.clock.now_us();
         let broken = |e: &dyn std::fmt::Display| Fault::Failed(format!("the source's rows do not fit: {e}"));
         let schema = &self.job.planned.spec.schema;
-        let rows = schema.with_system(&intake.rows, now_us).map_err(|e| broken(&e))?;
+        let sifted = sift(self.entry.as_mut(), schema, &intake.rows, now_us).map_err(|e| broken(&e))?;
+        let rows = sifted.rows;
+        let number = |row: u32| sifted.numbers.as_ref().map_or(Some(row), |n| n.get(row as usize).copied());
         self.turn = self.turn.wrapping_add(1);
         let placing = self.outlet.place(&rows, PartitionId(self.turn)).map_err(|e| broken(&e))?;
 
-        let events = rows.num_rows() + intake.refused.len();
-        let mut tally = Tally { events_in: events as u64, ..Tally::default() };
+        let events = intake.rows.num_rows() + intake.refused.len();
+        let mut tally = Tally { events_in: events as u64, late: sifted.late, ..Tally::default() };
         let mut commit = commit_of(&self.context);
         commit.class = Class::Intake;
         let wanted = intake.receipt.is_some();
         let mut fates: Vec<Option<Fate>> = Vec::new();
         if wanted {
-            fates.resize_with(rows.num_rows(), || None);
+            fates.resize_with(intake.rows.num_rows(), || None);
         }
         for (append, placed) in placing.placed.into_iter().enumerate() {
             if wanted {
                 for at in 0..placed.rows.num_rows() {
-                    let row = placed.indices.as_ref().map_or(Some(at), |i| i.get(at).map(|row| *row as usize));
-                    if let Some(fate) = row.and_then(|row| fates.get_mut(row)) {
+                    let row = placed.indices.as_ref().map_or(u32::try_from(at).ok(), |i| i.get(at).copied());
+                    if let Some(fate) = row.and_then(number).and_then(|row| fates.get_mut(row as usize)) {
                         *fate = Some(Fate::Append(append, at as u64));
                     }
                 }
@@ -260,12 +335,14 @@ impl<'a> Running<'a> {
             });
         }
         let mut letters = Vec::new();
-        for (row, code, reason) in placing.refused {
+        let stamp = Stamp::at(now_us).0;
+        let misplaced = placing.refused.into_iter().filter_map(|(row, code, why)| Some((number(row)?, code, why)));
+        for (row, code, reason) in sifted.refused.iter().cloned().chain(misplaced) {
             letters.push(Letter {
                 code: code.to_owned(),
                 reason: reason.clone(),
-                event: self.encoder.encode_row(&rows, row as usize).ok(),
-                ingested_at: Some(now_us),
+                event: self.encoder.encode_row(&intake.rows, row as usize).ok(),
+                ingested_at: Some(stamp),
                 ..Letter::default()
             });
             if let Some(fate) = fates.get_mut(row as usize) {
@@ -277,7 +354,7 @@ impl<'a> Running<'a> {
             reason: refused.reason,
             place: Some(refused.place),
             raw: Some(refused.raw),
-            ingested_at: Some(now_us),
+            ingested_at: Some(stamp),
             ..Letter::default()
         }));
         if !letters.is_empty() {
@@ -292,13 +369,19 @@ impl<'a> Running<'a> {
             });
         }
         commit.appends.extend(intake.extra);
+        let mut made_of = MadeOf::Intake;
         if let Some(to) = intake.position.filter(|to| self.position.as_ref() != Some(to)) {
             let from = self.position.replace(to.clone());
             commit.consumed.push(Consumed { input: self.job.def.name.clone(), from, to });
+            made_of = MadeOf::Positioned;
+        }
+        if let Some(entry) = &mut self.entry {
+            entry.sign(&mut commit);
+            self.context.shared.set_time(entry.status());
         }
         let lost = || Fate::Refused(Refusal { code: "lost", reason: "the row was not placed".to_owned() });
         let fates = fates.into_iter().map(|fate| fate.unwrap_or_else(lost)).collect();
-        let note = Note { tally, receipt: intake.receipt.map(|sender| (sender, fates)), commit };
+        let note = Note { tally, receipt: intake.receipt.map(|sender| (sender, fates)), commit, made_of };
         if note.commit.appends.is_empty() && note.commit.consumed.is_empty() {
             note.answer(Receipt::Durable { rows: Vec::new() });
             return Ok(None);
@@ -318,6 +401,9 @@ impl<'a> Running<'a> {
             drop(self.settled(outcome, note));
         }
         let short_of_space = matches!(fault, Fault::Space(_));
+        if short_of_space {
+            self.job.quiet.lock().insert(self.context.task.id.partition.0);
+        }
         let disk_full = self.failed.iter().any(|(_, o)| matches!(o, Outcome::Aborted(AbortReason::DiskFull(_))));
         let mut held = VecDeque::new();
         for (note, outcome) in std::mem::take(&mut self.failed) {

@@ -10,10 +10,12 @@ mod control;
 pub mod dead_letter;
 pub mod dead_letters;
 mod def;
+mod entry;
 mod error;
 mod flight;
 mod inputs;
 mod intake;
+mod lateness;
 mod letters;
 mod lookup;
 mod meters;
@@ -22,6 +24,7 @@ mod outlet;
 mod piece;
 mod placing;
 mod process;
+mod promises;
 mod replay;
 mod replayed;
 mod runner;
@@ -32,6 +35,8 @@ pub mod state;
 mod status;
 mod supervise;
 mod task;
+mod task_time;
+mod watermarks;
 
 pub use millstream_event as event;
 pub use millstream_flow as flow;
@@ -40,13 +45,15 @@ pub use millstream_log::{Clock, SystemClock};
 
 pub use component::{INSTANCES_MAX, lag_of};
 pub use def::{
-    BATCH_ROWS_DEFAULT, BROKEN_RULES, Check, Else, Late, Output, Processor, ServiceDef, SinkDef, SourceDef, Work,
-    tagged,
+    BATCH_ROWS_DEFAULT, BROKEN_RULES, Check, Else, EventTimeDef, InputTime, Late, Output, Processor, Producers,
+    ServiceDef, ServiceTime, SinkDef, SourceDef, Work, tagged,
 };
 pub use error::{ConnectError, Error};
 pub use lookup::{LookupHandle, LookupPublisher, LookupStatus};
 pub use meters::{Counts, LATENCY_BOUNDS_US, Meters};
+pub use placing::writes_in_place;
 pub use runner::{Handle, Injected, Options, Runner};
 pub use sink::{Sink, SinkTask};
 pub use source::{INTAKE_ROWS_MAX, Intake, Receipt, Refusal, RefusedEvent, RowFate, Source, SourceRead, SourceTask};
-pub use status::{InputLag, Kind, State, Status, TaskStatus};
+pub use status::{HeldBack, InputLag, Kind, State, Status, TaskStatus, TimeStatus};
+pub use task_time::time_of;

@@ -24,6 +24,8 @@ pub struct Meters {
     pub(crate) dropped_by_check: AtomicU64,
     pub(crate) dropped_by_route: AtomicU64,
     pub(crate) dropped_late: AtomicU64,
+    pub(crate) late: AtomicU64,
+    pub(crate) idled: AtomicU64,
     pub(crate) commits: AtomicU64,
     pub(crate) commits_failed: AtomicU64,
     pub(crate) restarts: AtomicU64,
@@ -66,6 +68,12 @@ pub struct Counts {
     /// Events that came too late and were dropped, as `late: drop` says.
     #[serde(default)]
     pub dropped_late: u64,
+    /// Events that a source marked as late.
+    #[serde(default)]
+    pub late: u64,
+    /// How often a task of a source became idle.
+    #[serde(default)]
+    pub idled: u64,
     /// Events that inner joins dropped, by lookup.
     pub dropped_by_lookup: BTreeMap<Name, u64>,
     /// Commits that succeeded.
@@ -107,6 +115,8 @@ pub(crate) struct Tally {
     pub(crate) dropped_by_check: u64,
     pub(crate) dropped_by_route: u64,
     pub(crate) dropped_late: u64,
+    pub(crate) late: u64,
+    pub(crate) idled: u64,
     pub(crate) dropped_by_lookup: Vec<(Name, u64)>,
 }
 
@@ -131,6 +141,8 @@ impl Tally {
         self.dropped_by_check += other.dropped_by_check;
         self.dropped_by_route += other.dropped_by_route;
         self.dropped_late += other.dropped_late;
+        self.late += other.late;
+        self.idled += other.idled;
         for (topic, n) in &other.out {
             self.out(topic, *n);
         }
@@ -164,6 +176,8 @@ impl Meters {
             dropped_by_check: get(&self.dropped_by_check),
             dropped_by_route: get(&self.dropped_by_route),
             dropped_late: get(&self.dropped_late),
+            late: get(&self.late),
+            idled: get(&self.idled),
             dropped_by_lookup: self.dropped_by_lookup.lock().clone(),
             commits: get(&self.commits),
             commits_failed: get(&self.commits_failed),
@@ -182,6 +196,8 @@ impl Meters {
         add(&self.dropped_by_check, tally.dropped_by_check);
         add(&self.dropped_by_route, tally.dropped_by_route);
         add(&self.dropped_late, tally.dropped_late);
+        add(&self.late, tally.late);
+        add(&self.idled, tally.idled);
         if !tally.out.is_empty() {
             add(&self.events_out, tally.out.iter().map(|(_, n)| n).sum());
             let mut topics = self.out_by_topic.lock();

@@ -136,7 +136,8 @@ impl<'a> Running<'a> {
         let Some(topic) = self.topics.get(run.input) else { return Ok(()) };
         let begun = Instant::now();
         let planned = self.planned.get(run.input).and_then(Option::as_ref);
-        for batch in &run.batches {
+        // What a producer promised is for services; of a batch without events nothing goes out.
+        for batch in run.batches.iter().filter(|batch| batch.rows.num_rows() > 0) {
             let narrowed = planned.map(|columns| narrowed(batch, columns)).transpose()?;
             let batch = narrowed.as_ref().unwrap_or(batch);
             self.sink.write(topic, batch).await.map_err(|e| trouble(&e))?;
@@ -178,7 +179,13 @@ impl<'a> Running<'a> {
             return Ok(());
         }
         let begun = Instant::now();
-        let state = if finish { self.sink.finish().await } else { self.sink.prepare().await };
+        // Where only positions moved, the sink has nothing to prepare.
+        let wrote = self.unsaved.rows > 0;
+        let state = match (finish, wrote) {
+            (true, _) => self.sink.finish().await,
+            (false, true) => self.sink.prepare().await,
+            (false, false) => Ok(None),
+        };
         let state = state.map_err(|e| trouble(&e))?.map(Position::Opaque);
         self.context.meters.busy(begun.elapsed());
         let unsaved = std::mem::take(&mut self.unsaved);
@@ -203,6 +210,6 @@ impl<'a> Running<'a> {
             judge(outcome, self.context.log.as_ref())?;
             self.context.committed();
         }
-        self.sink.committed().await.map_err(|e| trouble(&e))
+        if finish || wrote { self.sink.committed().await.map_err(|e| trouble(&e)) } else { Ok(()) }
     }
 }

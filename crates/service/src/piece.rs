@@ -118,7 +118,7 @@ pub(crate) fn pieces(
         }
         Ok(())
     };
-    for batch in batches {
+    for batch in batches.iter().filter(|batch| batch.rows.num_rows() > 0) {
         let small = batch.rows.num_rows() < JOIN_BELOW;
         if !small {
             close(&mut group)?;

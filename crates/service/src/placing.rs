@@ -7,7 +7,7 @@ use arrow_array::{Array, RecordBatchOptions};
 use arrow_array::{ArrayRef, BooleanArray, RecordBatch, new_null_array};
 use arrow_schema::ArrowError;
 use millstream_event::{ConformError, PartitionId, Partitioner, Schema};
-use millstream_log::TopicInfo;
+use millstream_log::{TopicInfo, TopicSpec};
 
 /// The way into one topic.
 #[derive(Debug)]
@@ -64,6 +64,13 @@ impl Outlet {
         Ok(Self { info, placement, fit })
     }
 
+    /// The partitions that rows from the partition `from` of the input may go to.
+    pub(crate) fn partitions(&self, from: PartitionId) -> impl Iterator<Item = PartitionId> + use<> {
+        let count = self.info.spec.partitions.max(1);
+        let stays = matches!(self.placement, Placement::Stay);
+        (0..count).filter(move |p| !stays || *p == from.0 % count).map(PartitionId)
+    }
+
     /// Places rows that come from the partition `from` of the input.
     pub(crate) fn place(&self, rows: &RecordBatch, from: PartitionId) -> Result<Placing, ConformError> {
         let mut refused = Vec::new();
@@ -102,12 +109,18 @@ impl Outlet {
 
 /// Whether rows keep their partition on the way from `input` to `output`: as many partitions, and the output's key is the
 /// input's key, each column unchanged. `through` names the output column that is an input column unchanged.
-pub(crate) fn keeps_place(input: &TopicInfo, output: &TopicInfo, through: &dyn Fn(&str) -> Option<String>) -> bool {
-    let (input, output) = (&input.spec, &output.spec);
+pub(crate) fn keeps_place(input: &TopicSpec, output: &TopicSpec, through: &dyn Fn(&str) -> Option<String>) -> bool {
     input.partitions == output.partitions
         && !input.key.is_empty()
         && input.key.len() == output.key.len()
         && input.key.iter().zip(&output.key).all(|(i, o)| through(i).as_deref() == Some(o))
+}
+
+/// Whether a service's task writes only the partition with its own number (modulo their count), as it is when rows keep
+/// their place or have no key: what [`crate::Producers::in_place`] says. `through` as in SQL: the output column that is
+/// an input column unchanged.
+pub fn writes_in_place(input: &TopicSpec, output: &TopicSpec, through: &dyn Fn(&str) -> Option<String>) -> bool {
+    output.key.is_empty() || keeps_place(input, output, through)
 }
 
 fn by_name(schema: &Schema, info: &TopicInfo) -> Result<Fit, String> {

@@ -121,7 +121,7 @@ impl Plan {
         let find = |name: &Name| topic(name).ok_or_else(|| format!("there is no topic `{name}`"));
         let outlet = |name: &Name| {
             let info = find(name)?;
-            let kept = keeps_place(lead, &info, &through);
+            let kept = keeps_place(&lead.spec, &info.spec, &through);
             Outlet::new(info, &made, kept)
         };
         let outlets = match &def.output {
@@ -131,7 +131,7 @@ impl Plan {
         let aside = match def.check.as_ref().map(|c| &c.otherwise) {
             Some(Else::Topic(name)) => {
                 let info = find(name)?;
-                let kept = keeps_place(lead, &info, &|column| Some(column.to_owned()));
+                let kept = keeps_place(&lead.spec, &info.spec, &|column| Some(column.to_owned()));
                 Some(Outlet::new(info, &schema, kept)?)
             }
             _ => None,
@@ -148,6 +148,11 @@ impl Plan {
     /// The columns that pieces of an input must have, by its number.
     pub(crate) fn schema(&self, input: usize) -> Option<&Schema> {
         self.sides.get(input).map(|side| &side.schema)
+    }
+
+    /// The ways into the topics that it writes, with the one aside.
+    pub(crate) fn outlets(&self) -> impl Iterator<Item = &Outlet> {
+        self.outlets.iter().chain(&self.aside)
     }
 
     /// Processes a piece from partition `from` of an input.

@@ -14,16 +14,18 @@ use arrow_array::{Array, ArrayRef, Int32Array, Int64Array, RecordBatch, StringAr
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use millstream_event::json::Decoder;
-use millstream_event::{Name, PartitionId, Unknown};
-use millstream_log::{Append, Consumed, TopicInfo};
+use millstream_event::{Name, PartitionId, Stamp, Unknown};
+use millstream_log::{Append, Consumed, Log, TaskId, TopicInfo};
 
 use crate::Error;
 use crate::control::Leave;
 use crate::dead_letter::{Topics, replay_schema, status_schema};
 use crate::dead_letters::{Action, LetterId, LetterStatus, Letters, Order, Statuses, has, text};
 use crate::def::SourceDef;
+use crate::entry;
 use crate::flight::{commit_of, judge};
 use crate::inputs::{Inputs, extend};
+use crate::lateness::Lateness;
 use crate::letters::{Letter, Sender};
 use crate::meters::Tally;
 use crate::placing::Outlet;
@@ -54,6 +56,15 @@ struct OfSource {
     def: SourceDef,
     planned: TopicInfo,
     sender: Sender,
+}
+
+impl OfSource {
+    /// What the task has promised whose letters stand in a partition; `None`: there is no event time.
+    async fn promised(&self, log: &dyn Log, partition: u32) -> Result<Option<Lateness>, Fault> {
+        let Some(time) = &self.def.event_time else { return Ok(None) };
+        let task = TaskId { service: self.def.name.clone(), partition: PartitionId(partition) };
+        entry::stored(log, time, &task).await.map(|(lateness, _)| Some(lateness))
+    }
 }
 
 impl Job for Owner {
@@ -143,6 +154,10 @@ impl<'a> Running<'a> {
         for range in &order.ranges {
             let log = Arc::clone(&self.context.log);
             let mut found = false;
+            let lateness = match &self.owner.source {
+                Some(source) => source.promised(log.as_ref(), range.partition).await?,
+                None => None,
+            };
             let letters = Letters::open(log.as_ref(), &self.owner.topics.letters, *range).await;
             // A partition that the topic does not have has no letters.
             let mut letters = match letters {
@@ -161,6 +176,7 @@ impl<'a> Running<'a> {
                     // Of letters not asked for by name only the open ones are meant.
                     let meant = order.exact || self.statuses.of(letter) == LetterStatus::Open;
                     if meant && has(rows, row, order.code.as_deref(), order.rule.as_deref()) {
+                        let letter = (letter, lateness.as_ref());
                         self.decide(id, order.action, letter, rows, row, &mut chunk);
                     }
                     if chunk.said.len() >= LETTERS_PER_COMMIT {
@@ -182,7 +198,7 @@ impl<'a> Running<'a> {
         &self,
         command: &str,
         action: Action,
-        letter: LetterId,
+        (letter, lateness): (LetterId, Option<&Lateness>),
         rows: &RecordBatch,
         row: usize,
         chunk: &mut Chunk,
@@ -207,7 +223,7 @@ impl<'a> Running<'a> {
                 Ok(())
             }
             None => Err("it has no event that could be sent again".to_owned()),
-            Some(source) => self.again(source, letter, rows, row, chunk),
+            Some(source) => self.again(source, (letter, lateness), rows, row, chunk),
         };
         match done {
             Ok(()) => {
@@ -222,7 +238,7 @@ impl<'a> Running<'a> {
     fn again(
         &self,
         source: &OfSource,
-        letter: LetterId,
+        (letter, lateness): (LetterId, Option<&Lateness>),
         rows: &RecordBatch,
         row: usize,
         chunk: &mut Chunk,
@@ -244,13 +260,24 @@ impl<'a> Running<'a> {
             (None, None) => return Err("it has no event that could be sent again".to_owned()),
         };
         let times = rows.column_by_name("ingested_at").and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
-        let time = times.filter(|t| t.is_valid(row)).map_or_else(|| self.context.clock.now_us(), |t| t.value(row));
-        let refusal = match decoded {
+        let now_us = self.context.clock.now_us();
+        let time = times.filter(|t| t.is_valid(row)).map_or_else(|| Stamp::at(now_us).0, |t| t.value(row));
+        let stamped = match decoded {
+            Err(refusal) => Err(refusal),
+            // An event that was ahead of its time may have been caught up with.
+            Ok(decoded) => match (lateness, &source.def.event_time) {
+                (Some(lateness), Some(def)) => entry::again(lateness, &def.column, &decoded, Stamp(time), now_us)?
+                    .map(|stamp| (decoded, stamp))
+                    .map_err(|(code, reason)| Refusal { code, reason }),
+                _ => Ok((decoded, Stamp(time))),
+            },
+        };
+        let refusal = match stamped {
             Err(refusal) => Some(refusal),
-            Ok(decoded) => {
+            Ok((decoded, stamp)) => {
                 let info = self.context.log.topic(&source.def.to).ok_or("the source's topic is gone")?;
                 let outlet = Outlet::new(info, schema, false)?;
-                let physical = schema.with_system(&decoded, time).map_err(|e| e.to_string())?;
+                let physical = schema.with_system(&decoded, stamp.0).map_err(|e| e.to_string())?;
                 let from = PartitionId(letter.partition);
                 let placing = outlet.place(&physical, from).map_err(|e| e.to_string())?;
                 let refused = placing.refused.into_iter().next();

@@ -2,6 +2,9 @@
 //!
 //! Never waits to fill a batch: at low load one event is one commit, at high load a batch is what came in while the one
 //! before was worked on. A commit that only moves positions (every event was filtered) waits a moment for company.
+//!
+//! Where input and output have event time, the task listens to what its inputs' producers promise and promises the same
+//! of what it makes of them (see [`crate::task_time`]).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -9,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
-use millstream_event::{Name, PartitionId};
+use millstream_event::{Name, PartitionId, Watermark};
 use millstream_flow::LookupSet;
 use millstream_log::{Append, Consumed, TopicInfo};
 
@@ -29,6 +32,7 @@ use crate::state::State as Kept;
 use crate::status::State;
 use crate::supervise::message_of;
 use crate::task::{Context, End, Fault, Job};
+use crate::task_time::{TaskTime, too_many};
 
 /// How long a commit that only moves positions waits for company.
 const POSITIONS_WAIT: Duration = Duration::from_millis(25);
@@ -47,6 +51,9 @@ pub(crate) fn job(def: ServiceDef, inputs: Vec<TopicInfo>) -> Result<Arc<dyn Job
             lead.spec.name, lead.spec.schema, other.spec.name, other.spec.schema
         )));
     }
+    if let Some(why) = def.time.as_ref().and_then(|time| too_many(time, lead.spec.partitions)) {
+        return Err(wrong(why));
+    }
     let sender = Sender::new(&def.name, &def.version);
     Ok(Arc::new(Service { def: Arc::new(def), inputs, topics, sender }))
 }
@@ -60,6 +67,11 @@ struct Service {
 }
 
 impl Service {
+    /// How many partitions its inputs have.
+    fn partitions(&self) -> u32 {
+        self.inputs.first().map_or(1, |input| input.spec.partitions)
+    }
+
     /// Prepares the definition for the topics as they are now.
     fn plan(&self, context: &Context) -> Result<Plan, String> {
         Plan::new(Arc::clone(&self.def), &self.inputs, &|name| context.log.topic(name))
@@ -93,6 +105,8 @@ struct Running<'a> {
     lookups: Lookups,
     flight: Flight<()>,
     held: Held,
+    /// Where its topics have event time.
+    time: Option<TaskTime>,
     /// The next batch is suspected to hold an event that kills.
     suspicious: bool,
     /// The event that killed a task with state.
@@ -120,11 +134,16 @@ impl<'a> Running<'a> {
             Some(query) => Some(Kept::open(query, &context).await?),
             None => None,
         };
+        let time = match &service.def.time {
+            Some(time) => Some(TaskTime::open(&context, time, service.partitions(), plan.outlets()).await?),
+            None => None,
+        };
         context.shared.set(State::Running);
         let killer = context.shared.suspect.lock().take();
-        Ok(Self {
+        let mut running = Self {
             plan,
             state,
+            time,
             letters,
             inputs,
             topics,
@@ -135,7 +154,30 @@ impl<'a> Running<'a> {
             suspicious: context.shared.deaths.load(Ordering::Acquire) >= DEATHS_BEFORE_ISOLATION,
             service,
             context,
-        })
+        };
+        // Readers conclude nothing before this task has opened.
+        running.release();
+        running.show_time();
+        Ok(running)
+    }
+
+    /// What the task promises of all that it will still append; `None`: its topics have no event time.
+    fn output_watermark(&self) -> Option<Watermark> {
+        let promise = self.time.as_ref()?.promise();
+        let held_back = |state: &Kept| Watermark(state.running.output_watermark(promise.0));
+        // Who says nothing, or that there is nothing, has no time to hold back.
+        Some(self.state.as_ref().filter(|_| promise.time().is_some()).map_or(promise, held_back))
+    }
+
+    /// Whether a partition must be told a promise although there are no events for it.
+    fn must_promise(&self) -> bool {
+        self.time.as_ref().zip(self.output_watermark()).is_some_and(|(time, promise)| time.due(promise))
+    }
+
+    fn show_time(&self) {
+        if let Some(time) = &self.time {
+            self.context.shared.set_time(time.status());
+        }
     }
 
     async fn run(&mut self) -> Result<End, Fault> {
@@ -194,6 +236,8 @@ impl<'a> Running<'a> {
     /// Nothing to read: waits for events, for orders, for commits, or for the time to move positions.
     async fn rest(&mut self) -> Result<(), Fault> {
         let left = self.held.since.map(|since| POSITIONS_WAIT.saturating_sub(since.elapsed()));
+        let promise = self.time.as_ref().zip(self.output_watermark()).and_then(|(time, promise)| time.wait(promise));
+        let left = left.into_iter().chain(promise).min();
         let due = async {
             match left {
                 Some(left) => tokio::time::sleep(left).await,
@@ -220,16 +264,21 @@ impl<'a> Running<'a> {
             }
         }
         let rows: usize = runs.iter().map(Run::rows).sum();
+        self.suspicious &= rows == 0;
+        for run in runs {
+            if let Some(time) = &mut self.time {
+                time.heard(run.input, &run.batches);
+            }
+            extend(&mut self.held.consumed, run.consumed);
+        }
+        self.advance(lookups, &mut staged).map_err(Fault::Failed)?;
         let state = match &mut self.state {
             Some(state) => state.append(&self.context)?,
             None => None,
         };
-        self.suspicious &= rows == 0;
-        for run in runs {
-            extend(&mut self.held.consumed, run.consumed);
-        }
+        self.show_time();
         self.held.tally.add(std::mem::take(&mut staged.tally));
-        if staged.appends.is_empty() && staged.letters.is_empty() && state.is_none() {
+        if staged.appends.is_empty() && staged.letters.is_empty() && state.is_none() && !self.must_promise() {
             let since = *self.held.since.get_or_insert_with(Instant::now);
             if since.elapsed() >= POSITIONS_WAIT && !self.flight.is_full() {
                 self.release();
@@ -282,6 +331,13 @@ impl<'a> Running<'a> {
         } else {
             self.plan.process(piece, from, lookups, staged)
         }
+    }
+
+    /// Lets the query conclude what no event can change any more.
+    fn advance(&mut self, lookups: &LookupSet, staged: &mut Staged) -> Result<(), String> {
+        let (Some(state), Some(time)) = (&mut self.state, &self.time) else { return Ok(()) };
+        let step = state.running.advance(time.watermark().0, lookups).map_err(|e| e.to_string())?;
+        self.plan.give_out(step, self.context.task.id.partition, staged)
     }
 
     fn push(&mut self, piece: &Piece, lookups: &LookupSet, staged: &mut Staged) -> Result<(), String> {
@@ -363,18 +419,22 @@ impl<'a> Running<'a> {
         Ok(appends)
     }
 
-    /// Hands over positions that wait.
+    /// Hands over positions that wait, and promises whose time has come.
     fn release(&mut self) {
-        if !self.held.consumed.is_empty() {
+        if !self.held.consumed.is_empty() || self.must_promise() {
             self.send(Vec::new());
         }
     }
 
     fn send(&mut self, appends: Vec<Append>) {
         let held = std::mem::take(&mut self.held);
+        let promise = self.output_watermark();
         let mut commit = commit_of(&self.context);
         commit.consumed = held.consumed;
         commit.appends = appends;
+        if let (Some(time), Some(promise)) = (&mut self.time, promise) {
+            time.sign(promise, &mut commit.appends, &mut commit.consumed);
+        }
         self.flight.send(commit, held.tally, ());
     }
 }

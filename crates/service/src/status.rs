@@ -1,6 +1,6 @@
 //! How a component and its tasks stand, for people and for the node's HTTP API.
 
-use millstream_event::Name;
+use millstream_event::{Name, Watermark};
 use serde::{Deserialize, Serialize};
 
 use crate::meters::Counts;
@@ -57,6 +57,44 @@ pub struct TaskStatus {
     pub instance: u32,
     /// How it stands.
     pub state: State,
+    /// How far it is in event time, where its topics have that.
+    #[serde(default)]
+    pub time: Option<TimeStatus>,
+}
+
+/// How far a task, or a component as a whole, is in event time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeStatus {
+    /// Its watermark, or [`Watermark::OPEN`], [`Watermark::IDLE`], [`Watermark::CLOSED`].
+    pub watermark: Watermark,
+    /// The greatest time that one of its producers promised, in microseconds since 1970 UTC.
+    pub furthest: Option<i64>,
+    /// The producer that it waits for (never one of a source).
+    pub held_back: Option<HeldBack>,
+}
+
+/// The producer that a service waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldBack {
+    /// The input.
+    pub topic: Name,
+    /// The source or service that writes it.
+    pub producer: Name,
+    /// Which task of it: its input partition.
+    pub partition: u32,
+    /// What it promised; [`Watermark::OPEN`]: nothing yet.
+    pub promised: Watermark,
+}
+
+impl TimeStatus {
+    /// Tasks as a whole: the least of them, and how far the furthest of their producers is.
+    pub fn least(tasks: impl Iterator<Item = Self>) -> Option<Self> {
+        tasks.reduce(|one, other| {
+            let furthest = one.furthest.max(other.furthest);
+            let least = if other.watermark < one.watermark { other } else { one };
+            Self { furthest, ..least }
+        })
+    }
 }
 
 /// How far a component is behind in one input.
@@ -90,6 +128,9 @@ pub struct Status {
     pub instances: u32,
     /// Its tasks, by partition.
     pub tasks: Vec<TaskStatus>,
+    /// How far it is in event time; `None` where its topics have none, or a task has not begun.
+    #[serde(default)]
+    pub time: Option<TimeStatus>,
     /// Its inputs' partitions (none for a source).
     pub inputs: Vec<InputLag>,
     /// The sum of its lags.

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use crate::control::Control;
 use crate::letters::Origin;
 use crate::meters::Meters;
-use crate::status::State;
+use crate::status::{State, TimeStatus};
 
 /// The work of a component's tasks.
 pub(crate) trait Job: Send + Sync + 'static {
@@ -86,6 +86,8 @@ pub(crate) struct Context {
 #[derive(Debug)]
 pub(crate) struct Shared {
     state: Mutex<State>,
+    /// How far it is in event time.
+    time: Mutex<Option<TimeStatus>>,
     /// Whether a commit succeeded since the last start.
     pub(crate) progressed: AtomicBool,
     /// Commits that a panicking task left on their way.
@@ -100,6 +102,7 @@ impl Shared {
     pub(crate) fn new() -> Self {
         Self {
             state: Mutex::new(State::Starting),
+            time: Mutex::new(None),
             progressed: AtomicBool::new(false),
             leftovers: Mutex::new(Vec::new()),
             deaths: AtomicU32::new(0),
@@ -109,6 +112,14 @@ impl Shared {
 
     pub(crate) fn state(&self) -> State {
         self.state.lock().clone()
+    }
+
+    pub(crate) fn time(&self) -> Option<TimeStatus> {
+        self.time.lock().clone()
+    }
+
+    pub(crate) fn set_time(&self, time: TimeStatus) {
+        *self.time.lock() = Some(time);
     }
 
     pub(crate) fn set(&self, state: State) {

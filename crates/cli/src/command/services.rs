@@ -1,7 +1,7 @@
 //! `services`: how the services are doing; pause, resume and scale one of them.
 
 use clap::Subcommand;
-use millstream_node::api::{Phase, RunState, ScaleRequest, ServiceAnswer, ServiceStatus, Status, paths};
+use millstream_node::api::{HeldBack, Phase, RunState, ScaleRequest, ServiceAnswer, ServiceStatus, Status, paths};
 use serde_json::json;
 
 use crate::exit::Exit;
@@ -97,11 +97,17 @@ async fn list(target: &TargetArgs, out: &mut Out) -> Result<Exit, Failure> {
         ("COMMIT p50/p99 ms", Align::Right),
         ("INST", Align::Right),
         ("VERSION", Align::Left),
+        ("WATERMARK", Align::Left),
     ]);
     for service in &status.services {
         table.row(row(service, stopped, out.style));
     }
     out.table(&table)?;
+    for service in &status.services {
+        if let Some(line) = held_back(service) {
+            out.line(&line)?;
+        }
+    }
     let sources = status.sources.iter().map(|s| (&s.name, &s.reason));
     let services = status.services.iter().map(|s| (&s.name, &s.reason));
     let sinks = status.sinks.iter().map(|s| (&s.name, &s.reason));
@@ -112,6 +118,31 @@ async fn list(target: &TargetArgs, out: &mut Out) -> Result<Exit, Failure> {
         }
     }
     Ok(Exit::Done)
+}
+
+/// Whom a service waits for, where that is worth a line: producers of one topic are never quite level.
+fn held_back(service: &ServiceStatus) -> Option<String> {
+    const WORTH_S: f64 = 1.0;
+    let held = service.held_back.as_ref()?;
+    let behind = match held.behind_s {
+        Some(seconds) if seconds < WORTH_S => return None,
+        Some(seconds) => format!("is {} behind the furthest", seconds_text(seconds)),
+        None => "has not opened".to_owned(),
+    };
+    let HeldBack { producer, partition, topic, .. } = held;
+    Some(format!(
+        "{}: its watermark waits for `{producer}` partition {partition} in topic `{topic}`, which {behind}",
+        service.name
+    ))
+}
+
+fn seconds_text(seconds: f64) -> String {
+    match seconds {
+        s if s < 120.0 => format!("{s:.1} s"),
+        s if s < 7200.0 => format!("{:.1} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
+        s => format!("{:.1} days", s / 86_400.0),
+    }
 }
 
 /// What only a running node counts is a dash for a stopped one.
@@ -134,6 +165,7 @@ fn row(service: &ServiceStatus, stopped: bool, style: Style) -> Vec<String> {
         latency,
         service.instances.to_string(),
         service.version.chars().take(8).collect(),
+        service.watermark.clone().unwrap_or_else(|| "-".into()),
     ]
 }
 

@@ -18,5 +18,6 @@ mod running;
 mod start;
 mod stop;
 mod support;
+mod time;
 mod usage;
 mod written;

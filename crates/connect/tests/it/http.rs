@@ -67,6 +67,7 @@ impl Bed {
             batch_rows_max: BATCH_ROWS_DEFAULT,
             lookups: Vec::new(),
             late: Default::default(),
+            time: None,
         };
         runner.start_service(decide).await.unwrap();
         let source = HttpSource::new(&name("api"), settings, name("events"), schema(), Arc::clone(&log)).unwrap();
@@ -76,6 +77,7 @@ impl Bed {
             source: Arc::new(source.clone()),
             to: name("events"),
             columns: None,
+            event_time: None,
         };
         runner.start_source(def).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

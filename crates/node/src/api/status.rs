@@ -26,7 +26,7 @@ pub struct Status {
 }
 
 /// What only a running node counts, in the statuses of services, sources and sinks.
-const COUNTED: [&str; 13] = [
+const COUNTED: [&str; 14] = [
     "events_in",
     "events_out",
     "in_per_s",
@@ -40,6 +40,7 @@ const COUNTED: [&str; 13] = [
     "busy",
     "busy_s",
     "outputs",
+    "late",
 ];
 
 impl Status {
@@ -142,6 +143,19 @@ pub struct InputLag {
     pub lag: u64,
 }
 
+/// Whom a service waits for in event time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HeldBack {
+    /// The source or service.
+    pub producer: String,
+    /// Which task of it: its input partition.
+    pub partition: u32,
+    /// The input through which it is waited for.
+    pub topic: String,
+    /// How far others are ahead of it; absent where it has promised nothing yet.
+    pub behind_s: Option<f64>,
+}
+
 /// One service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServiceStatus {
@@ -171,6 +185,14 @@ pub struct ServiceStatus {
     /// The same, by input.
     #[serde(default)]
     pub inputs: Vec<InputLag>,
+    /// How far it is in event time: no event with an earlier time is still expected, of its slowest task. RFC 3339, or
+    /// `open` (not everybody that it waits for has begun), `idle` (nobody has events), `closed` (nobody will have). Absent
+    /// where its inputs have no event time.
+    #[serde(default)]
+    pub watermark: Option<String>,
+    /// Whom its watermark waits for, while others are further.
+    #[serde(default)]
+    pub held_back: Option<HeldBack>,
     /// Where its events go, dead letters apart.
     #[serde(default)]
     pub outputs: Vec<TopicCount>,
@@ -223,6 +245,12 @@ pub struct SourceStatus {
     /// The same, by code.
     #[serde(default)]
     pub refused_by_code: BTreeMap<String, u64>,
+    /// How far it is in event time, as with services; absent where its topic has none.
+    #[serde(default)]
+    pub watermark: Option<String>,
+    /// Events that came later than `max_out_of_orderness` allows.
+    #[serde(default)]
+    pub late: u64,
     /// How often it has been started again after a failure.
     pub restarts: u64,
     /// Seconds spent working since the node started, summed over its tasks; waiting is not in it.

@@ -10,6 +10,7 @@ use super::decode::{Decoder, Fields, Later, first_line};
 use super::read_flow::{read_service, read_sink};
 use super::read_source::read_source;
 use super::read_test::read_test;
+use super::scalars;
 use super::settings::*;
 use super::source_text::{Span, Spanned};
 use super::yaml::{Node, Style, Value};
@@ -19,6 +20,8 @@ use crate::diagnostic::{Diagnostic, did_you_mean};
 const PARTITIONS_MAX: u64 = 4096;
 /// The most things of one kind.
 const NAMED_MAX: usize = 1000;
+/// The shortest time after which a source may count as idle.
+const IDLE_MIN: Duration = Duration::from_millis(100);
 
 const TOP: &[&str] =
     &["version", "pipeline", "log", "server", "defaults", "topics", "lookups", "sources", "services", "sinks", "tests"];
@@ -193,9 +196,6 @@ fn read_defaults(decoder: &mut Decoder<'_>, node: &Node) -> Defaults {
 const TOPIC_LATER: Later = &[
     ("consistency", "every topic is `strong` for now; leave the line out"),
     ("priority", "priorities come later"),
-    ("late", "lateness comes with windows"),
-    ("future", "lateness comes with windows"),
-    ("idle", "watermarks come with windows"),
     ("aliases", "aliases of columns come later"),
     ("max_backlog", "write `retention: {max_bytes: ...}`"),
     ("encrypt", "encryption at rest comes later"),
@@ -228,18 +228,33 @@ fn read_topic(decoder: &mut Decoder<'_>, node: &Node, what: &str, head: Span) ->
 }
 
 fn read_event_time(decoder: &mut Decoder<'_>, node: &Node) -> Option<EventTimeSettings> {
-    const LATER: Later = &[("future", "lateness comes with windows"), ("idle", "watermarks come with windows")];
     if let Value::Scalar(s) = &node.value
         && !s.is_null()
     {
         let column = Spanned { value: s.text.clone(), span: node.span };
-        return Some(EventTimeSettings { column, max_out_of_orderness: None });
+        return Some(EventTimeSettings { column, max_out_of_orderness: None, future: None, idle: None });
     }
-    let keys = ["column", "max_out_of_orderness"];
-    let f = decoder.fields(node, first_line(node.span), "`event_time`", &keys, LATER)?;
+    let keys = ["column", "max_out_of_orderness", "future", "idle"];
+    let f = decoder.fields(node, first_line(node.span), "`event_time`", &keys, &[])?;
     let column = f.need(decoder, "column").and_then(|n| decoder.text(n, "`column`"));
     let max = f.get("max_out_of_orderness").and_then(|n| decoder.duration(n, "`max_out_of_orderness`"));
-    Some(EventTimeSettings { column: column?, max_out_of_orderness: max })
+    let future = f.get("future").and_then(|n| read_future(decoder, n));
+    let idle = f.get("idle").and_then(|n| decoder.parsed(n, "`idle`", "a duration such as `30s`", idle_duration));
+    Some(EventTimeSettings { column: column?, max_out_of_orderness: max, future, idle })
+}
+
+fn read_future(decoder: &mut Decoder<'_>, node: &Node) -> Option<FutureSettings> {
+    match &node.value {
+        // YAML 1.1 takes `off` for false, and so may an editor.
+        Value::Scalar(s) if matches!(s.text.as_str(), "off" | "false") => Some(FutureSettings::Off),
+        _ => decoder.duration(node, "`future`").map(FutureSettings::Within),
+    }
+}
+
+/// A source that is idle at once would be idle between any two of its events.
+fn idle_duration(text: &str) -> Result<Duration, String> {
+    let idle = scalars::duration(text)?;
+    if idle < IDLE_MIN { Err(format!("at least {}ms", IDLE_MIN.as_millis())) } else { Ok(idle) }
 }
 
 fn read_retention(decoder: &mut Decoder<'_>, node: &Node) -> Option<RetentionSettings> {

@@ -19,8 +19,19 @@ const INSTANCES_MAX: u64 = 1024;
 /// The most rules of a check, and cases of a route.
 const CASES_MAX: usize = 1000;
 
-const SERVICE: &[&str] =
-    &["from", "check", "else", "sql", "sql_file", "route", "to", "instances", "batch_max", "on_dependency_failure"];
+const SERVICE: &[&str] = &[
+    "from",
+    "check",
+    "else",
+    "sql",
+    "sql_file",
+    "route",
+    "to",
+    "late",
+    "instances",
+    "batch_max",
+    "on_dependency_failure",
+];
 const SERVICE_LATER: Later = &[
     ("fold", "keyed state machines come later"),
     ("exec", "commands come later"),
@@ -29,8 +40,7 @@ const SERVICE_LATER: Later = &[
     ("learn", "online learning comes later"),
     ("forward", "edge forwarding comes later"),
     ("state", "state comes later"),
-    ("late", "lateness comes with windows"),
-    ("late_replay", "lateness comes with windows"),
+    ("late_replay", "replayed events that are late follow `late`"),
     ("order", "OVER aggregates come later"),
     ("reject_budget", "budgets come later; watch `dead letters` in the metrics"),
     ("error_budget", "budgets come later; watch `dead letters` in the metrics"),
@@ -70,6 +80,11 @@ pub(crate) fn read_service(decoder: &mut Decoder<'_>, node: &Node, what: &str, h
         }
         _ => {}
     }
+    let late = f.get("late").and_then(|n| {
+        let choices =
+            [("dead_letter", LateSettings::DeadLetter), ("drop", LateSettings::Drop), ("update", LateSettings::Update)];
+        Some(Spanned { value: decoder.choice(n, "`late`", &choices)?, span: n.span })
+    });
     let instances = f.get("instances").and_then(|n| read_instances(decoder, n));
     let batch_max = f.get("batch_max").and_then(|n| small(decoder, n, "`batch_max`", BATCH_MAX));
     // A service of which a part was not understood may have other columns than what is left of it.
@@ -84,6 +99,7 @@ pub(crate) fn read_service(decoder: &mut Decoder<'_>, node: &Node, what: &str, h
         sql_file,
         route: route.flatten(),
         to: to.flatten(),
+        late,
         instances,
         batch_max,
         span: head,

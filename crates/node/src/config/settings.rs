@@ -175,6 +175,22 @@ pub struct EventTimeSettings {
     /// How much later than its successors an event may come. Default 0s.
     #[schemars(with = "Option<String>")]
     pub max_out_of_orderness: Option<Duration>,
+    /// How far ahead of its arrival an event may be before it becomes a dead letter, or `off`. Default `1h` for `http` and
+    /// `stdin`, `off` for `file` and `generate`.
+    #[schemars(with = "Option<String>")]
+    pub future: Option<FutureSettings>,
+    /// After so long without an event nobody waits for a source any more, until its next event. Default: never.
+    #[schemars(with = "Option<String>")]
+    pub idle: Option<Duration>,
+}
+
+/// How far ahead of its arrival an event may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FutureSettings {
+    /// As far as it likes.
+    Off,
+    /// So far.
+    Within(Duration),
 }
 
 /// How long events are kept: an age such as `30d`, `forever`, or a mapping.
@@ -445,6 +461,10 @@ pub struct ServiceSettings {
     /// The topic that all events go to; `to` or `route`.
     #[schemars(with = "Option<String>")]
     pub to: Option<Spanned<Name>>,
+    /// What becomes of an event that comes too late for a window: `dead_letter` (default), `drop` (counted), or `update`
+    /// the result that went out.
+    #[schemars(with = "Option<LateSettings>")]
+    pub late: Option<Spanned<LateSettings>>,
     /// How many workers. Default 1.
     pub instances: Option<u32>,
     /// The most events computed at a time. Default 8192.
@@ -452,6 +472,18 @@ pub struct ServiceSettings {
     /// All of it.
     #[schemars(skip)]
     pub span: Span,
+}
+
+/// What becomes of an event that comes too late for a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LateSettings {
+    /// It becomes a dead letter.
+    DeadLetter,
+    /// It is counted and forgotten.
+    Drop,
+    /// It changes the result that went out.
+    Update,
 }
 
 /// What becomes of an event that breaks a rule.

@@ -59,6 +59,7 @@ pub(super) async fn metrics(State(node): State<Node>) -> impl IntoResponse {
     counter("millstream_lag_events", "Events not read yet.", &|s| s.lag.to_string());
     counter("millstream_instances", "Workers.", &|s| s.instances.to_string());
     dropped(&mut page, &statuses);
+    event_time(&mut page, &statuses, crate::runtime::now_us());
     page.head("millstream_dead_letters_total", "counter", "Dead letters by component and code.");
     for s in &statuses {
         for (code, n) in &s.counts.dead_letters {
@@ -94,6 +95,34 @@ fn dropped(page: &mut Page, statuses: &[millstream_service::Status]) {
             page.line(NAME, &[("name", s.name.as_str()), ("kind", "service"), ("by", reason)], n);
         }
     }
+}
+
+/// How far sources and services are in event time; special values (nothing promised yet, idle, closed) have no line.
+fn event_time(page: &mut Page, statuses: &[millstream_service::Status], now_us: i64) {
+    const WATERMARK: &str = "millstream_watermark_seconds";
+    const LAG: &str = "millstream_watermark_lag_seconds";
+    let timed = || statuses.iter().filter_map(|s| Some((s, s.time.as_ref()?)));
+    let known = || timed().filter_map(|(s, time)| Some((s.name.as_str(), time.watermark.time()?)));
+    page.head(WATERMARK, "gauge", "Event time before which no event is expected, in seconds since 1970.");
+    for (name, micros) in known() {
+        page.line(WATERMARK, &[("service", name)], micros as f64 / 1e6);
+    }
+    page.head(LAG, "gauge", "How far the watermark is behind the clock.");
+    for (name, micros) in known() {
+        page.line(LAG, &[("service", name)], now_us.saturating_sub(micros) as f64 / 1e6);
+    }
+    let sources = || timed().filter(|(s, _)| s.kind == Kind::Source).map(|(s, _)| s);
+    let mut counter = |name: &str, help: &str, value: &dyn Fn(&millstream_service::Counts) -> u64| {
+        page.head(name, "counter", help);
+        for s in sources() {
+            page.line(name, &[("name", s.name.as_str())], value(&s.counts));
+        }
+    };
+    counter("millstream_late_events_total", "Events later than max_out_of_orderness allows.", &|c| c.late);
+    counter("millstream_future_events_total", "Events refused as too far ahead of their arrival.", &|c| {
+        c.dead_letters.get("future").copied().unwrap_or(0)
+    });
+    counter("millstream_idle_total", "How often a source became idle.", &|c| c.idled);
 }
 
 fn latency(page: &mut Page, statuses: &[millstream_service::Status]) {

@@ -15,7 +15,8 @@ impl Planner<'_> {
         for (name, settings) in &config.sources {
             let to = &settings.to;
             let declared = self.settings(&to.value).is_some_and(|s| s.columns.is_some());
-            let Some(schema) = self.topics.get(&to.value).map(|t| t.spec.schema.clone()).filter(|_| declared) else {
+            let topic = self.topics.get(&to.value).filter(|_| declared);
+            let Some((schema, event_time)) = topic.map(|t| (t.spec.schema.clone(), t.event_time.clone())) else {
                 let message =
                     format!("source `{}` writes topic `{}`, whose columns are not declared", name.value, to.value);
                 let names: Vec<&str> =
@@ -37,8 +38,9 @@ impl Planner<'_> {
                 paths.push(&http.path);
                 self.reply(&name.value, http, &to.value);
             }
-            let definition = define::source(settings, &schema, &self.loaded.dir);
-            self.sources.push(Source { name: name.value.clone(), settings: settings.clone(), schema, definition });
+            let definition = define::source(settings, &schema, event_time.as_ref(), &self.loaded.dir);
+            let (name, settings) = (name.value.clone(), settings.clone());
+            self.sources.push(Source { name, settings, schema, event_time, definition });
         }
     }
 

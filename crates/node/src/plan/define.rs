@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use millstream_service::event::{Name, Schema};
+use millstream_service::{Producers, ServiceTime};
 
+use super::EventTime;
 use super::version::Definition;
 use crate::config::{LookupSettings, Named, Otherwise, ServiceSettings, SinkSettings, SourceSettings};
 
@@ -36,8 +38,19 @@ pub(super) fn lookup(settings: &LookupSettings, dir: &Path) -> Definition {
     d
 }
 
-pub(super) fn source(settings: &SourceSettings, schema: &Schema, dir: &Path) -> Definition {
+pub(super) fn source(
+    settings: &SourceSettings,
+    schema: &Schema,
+    event_time: Option<&EventTime>,
+    dir: &Path,
+) -> Definition {
     let mut d = Definition::default();
+    if let Some(time) = event_time {
+        d.set("event_time.column", &time.column);
+        optional(&mut d, "event_time.max_out_of_orderness", Some(time.max_out_of_orderness));
+        optional(&mut d, "event_time.future", time.future);
+        optional(&mut d, "event_time.idle", time.idle);
+    }
     d.set("to", &settings.to.value);
     d.set("columns", schema);
     optional(&mut d, "unknown", Some(settings.unknown));
@@ -118,7 +131,20 @@ pub(super) fn service(settings: &ServiceSettings, input: &Schema, lookups: &Name
         }
     }
     optional(&mut d, "batch_max", settings.batch_max);
+    optional(&mut d, "late", settings.late.as_ref().map(|late| late.value));
     d
+}
+
+/// Adds to a service's definition whom it waits for in event time, and whom it tells.
+pub(super) fn time(d: &mut Definition, time: &ServiceTime) {
+    for input in &time.inputs {
+        let writer = |p: &Producers| match p.in_place {
+            true => format!("{} in place", p.name),
+            false => format!("{} ({})", p.name, p.tasks),
+        };
+        d.set(format!("time.{}", input.topic), list(input.producers.iter().map(writer)));
+    }
+    d.set("time.to", list(&time.outputs));
 }
 
 pub(super) fn sink(settings: &SinkSettings, inputs: &[(Name, Schema)], dir: &Path) -> Definition {

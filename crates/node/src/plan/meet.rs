@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use millstream_service::event::Name;
 use millstream_service::flow::Query;
 use millstream_service::log::TopicSpec;
-use millstream_service::{Late, Output};
+use millstream_service::{Late, Output, writes_in_place};
 
+use super::pipeline::Way;
 use super::version::Definition;
 use super::{Planner, Service};
 use crate::config::{ServiceSettings, Spanned};
@@ -80,9 +81,12 @@ impl Planner<'_> {
         definition.set("key", key.join(", "));
         definition.set("partitions", partitions);
         let event_time = self.topics.get(&spec.name).and_then(|topic| topic.event_time.clone());
+        let way = Way { topic: copy.clone(), time: event_time.as_ref().map(|t| t.column.clone()), in_place: false };
         self.insert(&copy, spec.schema.clone(), key, partitions, event_time);
+        let mut in_place = false;
         if let Some(topic) = self.topics.get_mut(&copy) {
             topic.writers.push(copy.clone());
+            in_place = writes_in_place(spec, &topic.spec, &|column| Some(column.to_owned()));
         }
         self.read(&copy, std::slice::from_ref(&spec.name));
         self.services.push(Service {
@@ -100,6 +104,8 @@ impl Planner<'_> {
             lookups: Vec::new(),
             instances: 1,
             batch_max: None,
+            time: None,
+            ways: vec![Way { in_place, ..way }],
             definition,
         });
         Some(copy)

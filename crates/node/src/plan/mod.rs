@@ -15,6 +15,7 @@ mod meet;
 mod pipeline;
 mod services;
 mod show;
+mod times;
 mod topics;
 mod version;
 
@@ -41,6 +42,7 @@ pub fn plan(loaded: &Loaded) -> Result<Pipeline, Diagnostics> {
         planner.service(place);
     }
     planner.sources();
+    planner.times();
     planner.sinks();
     planner.leftovers();
     planner.tests();

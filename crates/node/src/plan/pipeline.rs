@@ -7,10 +7,10 @@ use std::time::Duration;
 use millstream_service::event::{Name, Schema};
 use millstream_service::flow::{LookupSchema, Query, Rules};
 use millstream_service::log::TopicSpec;
-use millstream_service::{Else, Late, Output};
+use millstream_service::{Else, Late, Output, ServiceTime};
 
 use super::version::Definition;
-use crate::config::{LookupSettings, SinkSettings, SourceSettings};
+use crate::config::{EventTimeSettings, FutureSettings, LookupSettings, SinkSettings, SourceSettings};
 use crate::diagnostic::Diagnostics;
 
 /// A pipeline that can run.
@@ -56,6 +56,22 @@ pub struct EventTime {
     pub max_out_of_orderness: Duration,
     /// What is added to the column's value, in microseconds: the time of a window's row is the last of the window.
     pub plus_us: i64,
+    /// How far ahead of its arrival an event may be; `None`: as its source has it.
+    pub future: Option<FutureSettings>,
+    /// After so long without an event nobody waits for a source.
+    pub idle: Option<Duration>,
+}
+
+impl From<&EventTimeSettings> for EventTime {
+    fn from(settings: &EventTimeSettings) -> Self {
+        Self {
+            column: settings.column.value.clone(),
+            max_out_of_orderness: settings.max_out_of_orderness.unwrap_or(Duration::ZERO),
+            plus_us: 0,
+            future: settings.future,
+            idle: settings.idle,
+        }
+    }
 }
 
 /// A lookup.
@@ -80,8 +96,20 @@ pub struct Source {
     pub settings: SourceSettings,
     /// The columns of its topic.
     pub schema: Schema,
+    /// The event time of its topic.
+    pub event_time: Option<EventTime>,
     /// What decides what it does.
     pub definition: Definition,
+}
+
+/// What a service does with time and place on the way to one of its topics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Way {
+    pub(crate) topic: Name,
+    /// The column with the event time of what it writes, where it follows from its inputs.
+    pub(crate) time: Option<String>,
+    /// Whether each of its tasks writes only the partition with its own number.
+    pub(crate) in_place: bool,
 }
 
 /// A service.
@@ -115,6 +143,10 @@ pub struct Service {
     pub instances: u32,
     /// The most rows per batch.
     pub batch_max: Option<u32>,
+    /// The event time of what it reads and writes; `None`: its inputs have none that it could wait for.
+    pub time: Option<ServiceTime>,
+    /// By output topic.
+    pub(crate) ways: Vec<Way>,
     /// What decides what it does.
     pub definition: Definition,
 }
@@ -130,6 +162,13 @@ pub struct Sink {
     pub inputs: Vec<Name>,
     /// What decides what it does.
     pub definition: Definition,
+}
+
+impl Source {
+    /// How many tasks it has: what runs says the same (see `millstream_service::Source::tasks`).
+    pub(crate) fn tasks(&self) -> u32 {
+        1
+    }
 }
 
 impl Pipeline {

@@ -9,12 +9,13 @@ use millstream_service::flow::{
     plan_rules,
 };
 use millstream_service::log::TopicSpec;
-use millstream_service::{Else, Late, Output, dead_letter, tagged};
+use millstream_service::{Else, Late, Output, dead_letter, tagged, writes_in_place};
 
 use super::graph::{letters_of, targets};
+use super::pipeline::Way;
 use super::topics::{Written, side_by_side};
 use super::{EventTime, Planner, Service, define};
-use crate::config::{Otherwise, RouteSettings, ServiceSettings, Span, Spanned, Sql};
+use crate::config::{LateSettings, Otherwise, RouteSettings, ServiceSettings, Span, Spanned, Sql};
 use crate::diagnostic::{Diagnostic, did_you_mean};
 
 impl Planner<'_> {
@@ -75,8 +76,11 @@ impl Planner<'_> {
             };
             // What passes through keeps what is added to it; a window's end has its own.
             let plus_us = if plus_us == 0 { t.plus_us } else { plus_us };
-            Some(EventTime { column, plus_us, max_out_of_orderness: t.max_out_of_orderness })
+            Some(EventTime { column, plus_us, ..t })
         });
+        // Where rows stay decides the service by its first input.
+        let stays = inputs.first().and_then(|input| self.topics.get(input)).map(|topic| topic.spec.clone());
+        let mut ways = Vec::new();
         let key: Option<Vec<String>> = input.key.iter().map(|k| pass(k)).collect();
         let partitions = input.partitions;
         for target in outputs {
@@ -88,7 +92,15 @@ impl Planner<'_> {
                 Written { schema: &schema, event_time: event_time.clone(), key: key.clone(), partitions }
             };
             self.write(&name.value, &target.value, &written);
+            let through = |column: &str| if broken { Some(column.to_owned()) } else { pass(column) };
+            let to = self.topics.get(&target.value);
+            ways.push(Way {
+                topic: target.value.clone(),
+                time: written.event_time.map(|time| time.column),
+                in_place: stays.as_ref().zip(to).is_some_and(|(from, to)| writes_in_place(from, &to.spec, &through)),
+            });
         }
+        let late = self.late(name, settings, query.as_ref());
         self.read(&name.value, &inputs);
         let lookups: Vec<Name> = query.as_ref().map(|q| q.lookups().to_vec()).unwrap_or_default();
         let joined = self.config.lookups.iter().filter(|(n, _)| lookups.contains(&n.value)).cloned().collect();
@@ -96,7 +108,7 @@ impl Planner<'_> {
             name: name.value.clone(),
             inputs,
             aliases,
-            late: Late::default(),
+            late,
             check: rules.map(|r| (Arc::new(r), otherwise_of(otherwise))),
             rules: settings.check.iter().map(|(n, sql)| (n.value.clone(), sql.text.clone())).collect(),
             query: query.map(Arc::new),
@@ -107,9 +119,32 @@ impl Planner<'_> {
             lookups,
             instances: settings.instances.unwrap_or(1),
             batch_max: settings.batch_max,
+            time: None,
+            ways,
             definition: define::service(settings, &input.schema, &joined),
         });
         Some(())
+    }
+
+    /// Only what waits for the end of a window can be late for it.
+    fn late(&mut self, name: &Spanned<Name>, settings: &ServiceSettings, query: Option<&Query>) -> Late {
+        let Some(late) = &settings.late else { return Late::default() };
+        if query.is_some_and(Query::is_timed) {
+            return match late.value {
+                LateSettings::DeadLetter => Late::DeadLetter,
+                LateSettings::Drop => Late::Drop,
+                LateSettings::Update => {
+                    let diagnostic = Diagnostic::error("not-yet", "updates of results by late events come later");
+                    self.report(late.span, diagnostic.label("write `dead_letter` or `drop`"));
+                    Late::default()
+                }
+            };
+        }
+        let message = format!("service `{}` says what becomes of late events, and none can be late for it", name.value);
+        let note = "it takes each event as it comes; only windows and what else waits for event time end without it";
+        let diagnostic = Diagnostic::error("late-without-window", message).note(note);
+        self.report(late.span, diagnostic.label("leave `late` out"));
+        Late::default()
     }
 
     /// The topic that a name in `from` means: a planned one, or the dead letters of a component.

@@ -1,7 +1,5 @@
 //! Topics: declared ones, and those that writers create, with columns, key, partitions and event time.
 
-use std::time::Duration;
-
 use millstream_service::event::{Name, Schema};
 use millstream_service::flow::TimeColumn;
 use millstream_service::log::{Retention, TopicKind, TopicSpec};
@@ -42,11 +40,7 @@ impl Planner<'_> {
             let Some(schema) = self.declared(&name.value) else { continue };
             let event_time = settings.event_time.as_ref().and_then(|t| {
                 self.event_time_column(&schema, &t.column.value, t.column.span)?;
-                Some(EventTime {
-                    column: t.column.value.clone(),
-                    max_out_of_orderness: t.max_out_of_orderness.unwrap_or(Duration::ZERO),
-                    plus_us: 0,
-                })
+                Some(EventTime::from(t))
             });
             let partitions = self.partitions(&name.value, 1);
             let key = self.key(&name.value, &schema, None);
@@ -156,8 +150,7 @@ impl Planner<'_> {
         let event_time = match declared {
             Some(declared) => {
                 self.event_time_column(written.schema, &declared.column.value, declared.column.span);
-                let max = declared.max_out_of_orderness.unwrap_or(Duration::ZERO);
-                Some(EventTime { column: declared.column.value, max_out_of_orderness: max, plus_us: 0 })
+                Some(EventTime::from(&declared))
             }
             None => written.event_time.clone(),
         };

@@ -9,19 +9,22 @@ use millstream_connect as connect;
 use millstream_service::event::{Name, Schema, Unknown};
 use millstream_service::log::{EmbeddedOptions, Log, SyncMode};
 use millstream_service::{
-    BATCH_ROWS_DEFAULT, Check, LookupHandle, ServiceDef, SinkDef, Source as RunningSource, SourceDef, Work,
+    BATCH_ROWS_DEFAULT, Check, EventTimeDef, LookupHandle, ServiceDef, SinkDef, Source as RunningSource, SourceDef,
+    Work,
 };
 
 use super::world::world;
 use crate::api::{ApiError, codes};
 use crate::config::{
-    Compression, EmbeddedSettings, FileSourceSettings, Format, HttpSourceSettings, LookupFileSettings, SinkSettings,
-    Sync, UnknownFields, format_of,
+    Compression, EmbeddedSettings, FileSourceSettings, Format, FutureSettings, HttpSourceSettings, LookupFileSettings,
+    SinkSettings, Sync, UnknownFields, format_of,
 };
-use crate::plan::{Lookup, Pipeline, Service, Sink, Source};
+use crate::plan::{EventTime, Lookup, Pipeline, Service, Sink, Source};
 
 /// How long a caller waits for a decision unless told otherwise.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(1);
+/// How far ahead of its arrival an event may be unless told otherwise.
+const FUTURE: Duration = Duration::from_secs(3600);
 
 /// The log's options.
 pub(crate) fn log_options(settings: &EmbeddedSettings) -> EmbeddedOptions {
@@ -107,6 +110,7 @@ pub(crate) fn service(pipeline: &Pipeline, service: &Service, lookups: &BTreeMap
         batch_rows_max: service.batch_max.and_then(|n| usize::try_from(n).ok()).unwrap_or(BATCH_ROWS_DEFAULT),
         lookups: service.lookups.iter().filter_map(|name| lookups.get(name).cloned()).collect(),
         late: service.late,
+        time: service.time.clone(),
     }
 }
 
@@ -189,6 +193,24 @@ pub(crate) fn source_def(source: &Source, running: Arc<dyn RunningSource>) -> So
         source: running,
         to: source.settings.to.value.clone(),
         columns: Some(source.schema.clone()),
+        event_time: source.event_time.as_ref().map(|time| event_time(source, time)),
+    }
+}
+
+fn event_time(source: &Source, time: &EventTime) -> EventTimeDef {
+    let micros = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
+    // Files and generators bring history; what comes from outside now is from now.
+    let live = source.settings.http.is_some() || source.settings.stdin.is_some();
+    let future = match time.future {
+        Some(FutureSettings::Off) => None,
+        Some(FutureSettings::Within(time)) => Some(time),
+        None => live.then_some(FUTURE),
+    };
+    EventTimeDef {
+        column: time.column.clone(),
+        max_out_of_orderness_us: micros(time.max_out_of_orderness),
+        future_us: future.map(micros),
+        idle: time.idle,
     }
 }
 

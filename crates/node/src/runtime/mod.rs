@@ -34,7 +34,7 @@ use crate::api::{ApiError, DrainSummary, Phase, Status, codes};
 use crate::diagnostic::names_known;
 pub(crate) use change::{diff, wrong};
 pub(crate) use parts::Parts;
-pub(crate) use status::{api_time, disk_use, log_state};
+pub(crate) use status::{api_time, disk_use, held_back, log_state, now_us, watermark_text};
 pub(crate) use unread::tell as tell_unread;
 pub(crate) use usage::usage;
 use view::View;

@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Weak;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use millstream_service::event::Name;
+use millstream_service::event::{Name, Watermark};
 use millstream_service::log::{self, Log, Stat};
-use millstream_service::{Counts, Handle, InputLag, Kind, LATENCY_BOUNDS_US, State};
+use millstream_service::{Counts, Handle, InputLag, Kind, LATENCY_BOUNDS_US, State, TimeStatus};
 
 use super::usage::usage;
 use super::{Inner, build};
 use crate::api::{
-    self, DrainSummary, Failure, Latency, LogState, LookupState, NodeInfo, RunState, ServiceStatus, SinkStatus,
-    SourceStatus, Status, Summary, TopicCount,
+    self, DrainSummary, Failure, HeldBack, Latency, LogState, LookupState, NodeInfo, RunState, ServiceStatus,
+    SinkStatus, SourceStatus, Status, Summary, TopicCount,
 };
 use crate::config::EmbeddedSettings;
 
@@ -110,8 +110,13 @@ pub(crate) fn run_state(state: State) -> (RunState, Option<String>) {
 
 /// The time of day as RFC 3339, to the second.
 pub(crate) fn now_text() -> String {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    api_time(i64::try_from(seconds).unwrap_or(i64::MAX) * 1_000_000)
+    api_time(now_us() / 1_000_000 * 1_000_000)
+}
+
+/// The time of day in microseconds since 1970 UTC.
+pub(crate) fn now_us() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// Microseconds since 1970 as RFC 3339 in UTC.
@@ -193,6 +198,8 @@ impl Inner {
                 per_s: rates.events_out,
                 refused: counts.dead_letters_total(),
                 refused_by_code: counts.dead_letters.clone(),
+                watermark: found.time.as_ref().map(|time| watermark_text(time.watermark)),
+                late: counts.late,
                 restarts: counts.restarts,
                 busy_s: seconds(counts.busy_ns),
             })
@@ -295,6 +302,28 @@ impl Inner {
     }
 }
 
+/// A watermark for people.
+pub(crate) fn watermark_text(watermark: Watermark) -> String {
+    match watermark {
+        Watermark::OPEN => "open".to_owned(),
+        Watermark::IDLE => "idle".to_owned(),
+        Watermark::CLOSED => "closed".to_owned(),
+        Watermark(micros) => api_time(micros),
+    }
+}
+
+/// Whom a service waits for, where others are further than that.
+pub(crate) fn held_back(time: &TimeStatus) -> Option<HeldBack> {
+    let held = time.held_back.as_ref()?;
+    let behind = held.promised.time().map(|promised| time.furthest.unwrap_or(promised).saturating_sub(promised));
+    (behind != Some(0)).then(|| HeldBack {
+        producer: held.producer.to_string(),
+        partition: held.partition,
+        topic: held.topic.to_string(),
+        behind_s: behind.map(|micros| micros as f64 / 1e6),
+    })
+}
+
 fn service_status(found: &millstream_service::Status, rates: &Rates) -> ServiceStatus {
     let counts = &found.counts;
     let (state, reason) = run_state(found.state.clone());
@@ -312,6 +341,8 @@ fn service_status(found: &millstream_service::Status, rates: &Rates) -> ServiceS
         out_per_s: rates.events_out,
         lag: found.lag,
         inputs: by_topic(&found.inputs),
+        watermark: found.time.as_ref().map(|time| watermark_text(time.watermark)),
+        held_back: found.time.as_ref().and_then(held_back),
         outputs: outputs.map(|(topic, events)| TopicCount { topic: topic.to_string(), events: *events }).collect(),
         dead_letters: counts.dead_letters_total(),
         dead_letters_by_code: counts.dead_letters.clone(),

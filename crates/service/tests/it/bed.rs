@@ -143,7 +143,14 @@ impl Numbers {
     }
 
     pub(crate) fn def(self, to: &str) -> SourceDef {
-        SourceDef { name: name("numbers"), version: "1".into(), source: Arc::new(self), to: name(to), columns: None }
+        SourceDef {
+            name: name("numbers"),
+            version: "1".into(),
+            source: Arc::new(self),
+            to: name(to),
+            columns: None,
+            event_time: None,
+        }
     }
 }
 
@@ -238,6 +245,7 @@ pub(crate) fn pass(service: &str, from: &str, to: &str) -> ServiceDef {
         batch_rows_max: BATCH_ROWS_DEFAULT,
         lookups: vec![],
         late: Late::default(),
+        time: None,
     }
 }
 

@@ -59,7 +59,8 @@ async fn a_receipt_says_where_each_row_stands() {
     bed.topic("raw", COLUMNS, &["k"], 3).await;
     let (sender, receiver) = mpsc::channel(8);
     let source = Arc::new(Push(Arc::new(Mutex::new(receiver))));
-    let def = SourceDef { name: name("api"), version: "1".into(), source, to: name("raw"), columns: None };
+    let def =
+        SourceDef { name: name("api"), version: "1".into(), source, to: name("raw"), columns: None, event_time: None };
     bed.runner.start_source(def).await.unwrap();
     let lines: Vec<_> =
         (0..40).map(|n| if n == 5 { json!({"n": n}) } else { json!({"n": n, "k": format!("k{n}")}) }).collect();
@@ -101,7 +102,8 @@ async fn a_full_backlog_is_told_to_callers_and_waited_for_by_others() {
     until("the file source waits", async || full(file.state())).await;
     let (sender, receiver) = mpsc::channel(8);
     let source = Arc::new(Push(Arc::new(Mutex::new(receiver))));
-    let def = SourceDef { name: name("api"), version: "1".into(), source, to: name("raw"), columns: None };
+    let def =
+        SourceDef { name: name("api"), version: "1".into(), source, to: name("raw"), columns: None, event_time: None };
     bed.runner.start_source(def).await.unwrap().state();
     let receipt = push(&sender, &[json!({"k": "a", "n": 1})]).await;
     assert!(matches!(receipt, Receipt::Backpressure { disk_full: false, .. }), "{receipt:?}");

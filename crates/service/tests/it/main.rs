@@ -8,3 +8,4 @@ mod failures;
 mod letters;
 mod steps;
 mod supervision;
+mod time;
