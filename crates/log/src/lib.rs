@@ -24,6 +24,7 @@ pub use contract::{
 };
 #[cfg(any(test, feature = "sabotage"))]
 pub use embedded::Sabotage;
+pub use embedded::backup;
 #[cfg(feature = "testing")]
 pub use embedded::fuzzing;
 pub use embedded::{

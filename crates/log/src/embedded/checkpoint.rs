@@ -124,10 +124,21 @@ impl Checkpoint {
     }
 
     fn load_from(vfs: &dyn Vfs, path: &Path) -> Result<Option<Self>, Error> {
-        let Some(bytes) = bytes_of(vfs, path).map_err(io_error("reading", path))? else { return Ok(None) };
+        let bytes = bytes_of(vfs, path).map_err(io_error("reading", path))?;
+        bytes.map(|bytes| Self::decode(&bytes, path)).transpose()
+    }
+
+    /// Reads the checkpoint, and its bytes as they stand in the file.
+    pub(super) fn load_with_bytes(vfs: &dyn Vfs, layout: &Layout) -> Result<Option<(Self, Vec<u8>)>, Error> {
+        let path = layout.checkpoint();
+        let bytes = bytes_of(vfs, &path).map_err(io_error("reading", &path))?;
+        bytes.map(|bytes| Ok((Self::decode(&bytes, &path)?, bytes))).transpose()
+    }
+
+    fn decode(bytes: &[u8], path: &Path) -> Result<Self, Error> {
         let corrupt = |what: String| Error::Corrupt { what, path: path.to_owned(), at: 0, affected: "unknown".into() };
         let too_new = |what: String| Error::TooNew { path: path.to_owned(), what };
-        let (version, json) = open_envelope(&bytes).map_err(corrupt)?;
+        let (version, json) = open_envelope(bytes).map_err(corrupt)?;
         if version != VERSION {
             return Err(too_new(format!("checkpoint version {version}")));
         }
@@ -136,7 +147,7 @@ impl Checkpoint {
         if unknown != 0 {
             return Err(too_new(format!("required feature bits {unknown:#x}")));
         }
-        Ok(Some(read))
+        Ok(read)
     }
 
     /// Replaces the checkpoint and its copy durably.

@@ -9,6 +9,7 @@
 //! ```
 //! Nothing is visible before it is durable; the files of one log have one writer, held by a lock file.
 
+pub mod backup;
 mod block;
 mod bytes_io;
 mod checkpoint;

@@ -71,7 +71,12 @@ impl Walker {
     pub(super) fn open(vfs: &dyn Vfs, path: &Path, log: u128, segment: u64) -> Result<Self, Error> {
         let file = vfs.open(path, OpenOptions::READ).map_err(io_error("opening", path))?;
         let len = file.len().map_err(io_error("reading", path))?;
-        Ok(Self { file, path: path.to_owned(), log, segment, len, window: Vec::new(), window_at: 0 })
+        Ok(Self::over(file, path, log, segment, len))
+    }
+
+    /// Walks over an open file.
+    pub(super) fn over(file: Arc<dyn File>, path: &Path, log: u128, segment: u64, len: u64) -> Self {
+        Self { file, path: path.to_owned(), log, segment, len, window: Vec::new(), window_at: 0 }
     }
 
     /// Bytes `at..at + len`, shorter at the end of the file.

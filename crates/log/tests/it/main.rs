@@ -9,6 +9,7 @@
 )]
 
 mod allocation;
+mod backing_up;
 mod checkpoint;
 mod conformance;
 mod faults;

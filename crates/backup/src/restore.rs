@@ -1,0 +1,194 @@
+//! From a backup to a directory in which the log opens.
+//!
+//! 1. The directory must be empty, or not be there.
+//! 2. All objects are written to a directory beside it, each compared with its length and checksum; synced.
+//! 3. The log there is verified, every byte of it.
+//! 4. The directory gets its name. Whatever ends before, nothing half is left under that name.
+
+use std::io::{Seek as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use millstream_log::EmbeddedOptions;
+
+use crate::error::io_error;
+use crate::manifest::{FOLDER, Manifest, Piece};
+use crate::{Error, Store};
+
+/// How many objects are read at a time; each is in memory meanwhile.
+const READS_MAX: usize = 4;
+/// How many names in a directory a refusal tells.
+const NAMES_MAX: usize = 5;
+
+/// A backup with its name.
+#[derive(Debug, Clone)]
+pub struct Chosen {
+    /// The manifest's name in its folder.
+    pub name: String,
+    /// What it says.
+    pub manifest: Manifest,
+}
+
+/// What a restore did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// Files that were written.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The events that are in the log now.
+    pub events: u64,
+}
+
+/// The backups of a pipeline, oldest first; those that cannot be read are left out, with a warning.
+pub async fn list(store: &Store, pipeline: &str) -> Result<Vec<Chosen>, Error> {
+    let folder = store.folder(pipeline);
+    let mut found = Vec::new();
+    for (path, _) in folder.list(FOLDER).await? {
+        match Manifest::decode(&path, store.shown(), &folder.get(&path).await?) {
+            Ok(manifest) => {
+                let name = path.strip_prefix(FOLDER).map_or(path.as_str(), |name| name.trim_start_matches('/'));
+                found.push(Chosen { name: name.to_owned(), manifest });
+            }
+            Err(error) => tracing::warn!(%error, "a backup cannot be read"),
+        }
+    }
+    Ok(found)
+}
+
+/// The newest backup of a pipeline, or the newest not after a time in microseconds since 1970.
+pub async fn choose(store: &Store, pipeline: &str, at_us: Option<i64>) -> Result<Chosen, Error> {
+    let mut all = list(store, pipeline).await?;
+    all.retain(|chosen| at_us.is_none_or(|at| chosen.manifest.time_us <= at));
+    all.pop().ok_or_else(|| {
+        let when = at_us.and_then(chrono::DateTime::from_timestamp_micros);
+        let when = when.map_or(String::new(), |at| format!("before {} ", at.format("%Y-%m-%dT%H:%M:%SZ")));
+        Error::Nothing { pipeline: pipeline.to_owned(), when, place: store.shown().to_owned() }
+    })
+}
+
+/// Refuses a directory in which something is.
+pub fn refuse_if_used(dir: &Path) -> Result<(), Error> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(io_error("reading", dir)(e)),
+    };
+    let mut names: Vec<String> =
+        entries.flatten().map(|entry| format!("`{}`", entry.file_name().to_string_lossy())).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    names.sort();
+    let more = names.len().saturating_sub(NAMES_MAX);
+    names.truncate(NAMES_MAX);
+    let found = if more > 0 { format!("{} and {more} more", names.join(", ")) } else { names.join(", ") };
+    Err(Error::Used { dir: dir.to_owned(), found })
+}
+
+/// Restores a backup into an empty directory. `progress` is told the bytes that are there, again and again.
+pub async fn restore(store: &Store, chosen: &Chosen, dir: &Path, progress: impl Fn(u64)) -> Result<Restored, Error> {
+    refuse_if_used(dir)?;
+    let dir = std::path::absolute(dir).map_err(io_error("finding", dir))?;
+    let beside = beside(&dir);
+    // Of a restore that did not end.
+    match std::fs::remove_dir_all(&beside) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io_error("removing", &beside)(e)),
+        _ => {}
+    }
+    for part in ["", "journal", "topics"] {
+        make_dir(&beside.join(part))?;
+    }
+    let restored = fill(store, &chosen.manifest, &beside, progress).await;
+    let restored = match restored {
+        Ok(restored) => restored,
+        Err(error) => {
+            // What was fetched is of no use to anybody.
+            drop(std::fs::remove_dir_all(&beside));
+            return Err(error);
+        }
+    };
+    std::fs::rename(&beside, &dir).map_err(io_error("renaming to", &dir))?;
+    if let Some(parent) = dir.parent() {
+        sync_dir(parent)?;
+    }
+    Ok(restored)
+}
+
+/// Where a directory is put together: beside its place, so that it can be renamed.
+fn beside(dir: &Path) -> PathBuf {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    dir.with_file_name(format!(".{name}.restoring"))
+}
+
+async fn fill(store: &Store, manifest: &Manifest, dir: &Path, progress: impl Fn(u64)) -> Result<Restored, Error> {
+    let folder = &store.folder(&manifest.pipeline);
+    let mut bytes = 0;
+    for file in &manifest.files {
+        let path = dir.join(&file.path);
+        if let Some(parent) = path.parent() {
+            make_dir(parent)?;
+        }
+        let mut out = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(io_error("making", &path))?;
+        let parts = file.pieces.iter().map(|piece| async move { Ok::<_, Error>((piece, fetch(folder, piece).await?)) });
+        let mut parts = futures::stream::iter(parts).buffered(READS_MAX);
+        while let Some((piece, part)) = parts.try_next().await? {
+            out.seek(std::io::SeekFrom::Start(piece.from)).map_err(io_error("writing", &path))?;
+            out.write_all(&part).map_err(io_error("writing", &path))?;
+            bytes += part.len() as u64;
+            progress(bytes);
+        }
+        out.sync_all().map_err(io_error("syncing", &path))?;
+    }
+    sync_dirs(dir)?;
+    let events = verify(dir).await?;
+    Ok(Restored { files: manifest.files.len() as u64, bytes, events })
+}
+
+/// An object, if it is what it was.
+async fn fetch(folder: &Store, piece: &Piece) -> Result<Vec<u8>, Error> {
+    let bytes = folder.get(&piece.object).await?;
+    let why = if bytes.len() as u64 != piece.bytes() {
+        format!("it has {} bytes instead of {}", bytes.len(), piece.bytes())
+    } else if crc32fast::hash(&bytes) != piece.crc {
+        "its checksum is wrong".to_owned()
+    } else {
+        return Ok(bytes);
+    };
+    Err(Error::Damaged { object: piece.object.clone(), place: folder.shown().to_owned(), why })
+}
+
+/// Reads the whole log and answers how many events it has.
+async fn verify(dir: &Path) -> Result<u64, Error> {
+    let options = EmbeddedOptions::new(dir);
+    let report = tokio::task::spawn_blocking(move || millstream_log::verify(&options)).await;
+    let report = report.map_err(|e| Error::Ended(e.to_string()))??;
+    match report.problems.first() {
+        None => Ok(report.events),
+        Some(problem) => Err(Error::Unsound { why: format!("{}: {}", problem.path.display(), problem.what) }),
+    }
+}
+
+fn make_dir(dir: &Path) -> Result<(), Error> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io_error("making", dir))
+}
+
+fn sync_dir(dir: &Path) -> Result<(), Error> {
+    std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error("syncing", dir))
+}
+
+/// Makes all names below a directory durable.
+fn sync_dirs(dir: &Path) -> Result<(), Error> {
+    for entry in std::fs::read_dir(dir).map_err(io_error("reading", dir))?.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            sync_dirs(&entry.path())?;
+        }
+    }
+    sync_dir(dir)
+}
