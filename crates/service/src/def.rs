@@ -64,6 +64,12 @@ pub enum Late {
 }
 
 impl ServiceDef {
+    /// Whether it only brings events together by another key: then it has the name of its topic.
+    pub(crate) fn repartitions(&self) -> bool {
+        let own = self.name.as_str().contains(".repartition.");
+        own && matches!((&self.work, &self.output), (Work::None, Output::To(topic)) if *topic == self.name)
+    }
+
     /// The query, if it keeps state.
     pub(crate) fn stateful(&self) -> Option<&Arc<Query>> {
         match &self.work {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use arrow_array::{Array, RecordBatchOptions};
-use arrow_array::{ArrayRef, BooleanArray, RecordBatch, new_null_array};
+use arrow_array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array, new_null_array};
 use arrow_schema::ArrowError;
 use millstream_event::{ConformError, PartitionId, Partitioner, Schema};
 use millstream_log::{TopicInfo, TopicSpec};
@@ -15,6 +15,8 @@ pub(crate) struct Outlet {
     pub(crate) info: TopicInfo,
     placement: Placement,
     fit: Fit,
+    /// Whether rows without a key are taken, into the first partition, instead of refused.
+    takes_nulls: bool,
 }
 
 #[derive(Debug)]
@@ -61,7 +63,12 @@ impl Outlet {
             let partitioner = Partitioner::new(&spec.schema, &spec.key, spec.partitions);
             Placement::Split(partitioner.map_err(|e| format!("topic `{}`: {e}", spec.name))?)
         };
-        Ok(Self { info, placement, fit })
+        Ok(Self { info, placement, fit, takes_nulls: false })
+    }
+
+    /// The same, for rows that are brought together by columns that may be null: null is a value like another there.
+    pub(crate) fn taking_nulls(self) -> Self {
+        Self { takes_nulls: true, ..self }
     }
 
     /// The partitions that rows from the partition `from` of the input may go to.
@@ -92,7 +99,13 @@ impl Outlet {
                     None => row,
                 };
                 let key = self.info.spec.key.join(", ");
-                for row in split.null_rows {
+                let mut null_rows = split.null_rows;
+                if self.takes_nulls && !null_rows.is_empty() {
+                    let taken = arrow_select::take::take_record_batch(&rows, &UInt32Array::from(null_rows.clone()))?;
+                    let indices = std::mem::take(&mut null_rows).into_iter().map(original).collect();
+                    placed.push(Placed { partition: PartitionId(0), rows: taken, indices: Some(indices) });
+                }
+                for row in null_rows {
                     let reason = format!("the key of topic `{}` ({key}) is null", self.info.spec.name);
                     refused.push((original(row), "key-null", reason));
                 }

@@ -119,10 +119,11 @@ impl Plan {
             Work::Processor(_) => None,
         };
         let find = |name: &Name| topic(name).ok_or_else(|| format!("there is no topic `{name}`"));
-        let outlet = |name: &Name| {
+        let outlet = |name: &Name| -> Result<Outlet, Broken> {
             let info = find(name)?;
             let kept = keeps_place(&lead.spec, &info.spec, &through);
-            Outlet::new(info, &made, kept)
+            let outlet = Outlet::new(info, &made, kept)?;
+            Ok(if def.repartitions() { outlet.taking_nulls() } else { outlet })
         };
         let outlets = match &def.output {
             Output::To(name) => vec![outlet(name)?],

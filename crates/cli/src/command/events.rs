@@ -8,7 +8,7 @@ use crate::terminal::Out;
 /// An event with its place: on a terminal the place and the time stand before it, for programs `--json` has all of it
 /// as one object.
 pub(crate) fn print(line: &EventLine, bare: bool, out: &mut Out) -> Result<(), Failure> {
-    let EventLine::Event { partition, offset, ingested_at, event } = line else { return Ok(()) };
+    let EventLine::Event { partition, offset, ingested_at, deleted, event } = line else { return Ok(()) };
     if out.json && !bare {
         return out.value_line(line);
     }
@@ -19,5 +19,6 @@ pub(crate) fn print(line: &EventLine, bare: bool, out: &mut Out) -> Result<(), F
     }
     let time = ingested_at.get(11..23).unwrap_or(ingested_at);
     let place = out.style.dim(&format!("{:>9} {time}", format!("{partition}:{offset}")));
-    out.line(&format!("{place} {text}"))
+    let gone = if *deleted { out.style.dim("deleted ") } else { String::new() };
+    out.line(&format!("{place} {gone}{text}"))
 }

@@ -18,7 +18,8 @@ const SHOWN: u64 = 10_000;
 Examples:
   millstream tap transactions --limit 5
   millstream tap scored --where \"score >= 0.9\" --follow
-  millstream tap blocked --from -20 | jq .amount")]
+  millstream tap blocked --from -20 | jq .amount
+  millstream tap spend --table")]
 pub(crate) struct Args {
     /// The topic
     topic: String,
@@ -38,6 +39,9 @@ pub(crate) struct Args {
     /// Only this partition
     #[arg(long, value_name = "N")]
     partition: Option<u32>,
+    /// Of a table topic: the newest row of each key, as it is now
+    #[arg(long, conflicts_with_all = ["follow", "from"])]
+    table: bool,
     /// Only the event, without its place and time
     #[arg(long)]
     bare: bool,
@@ -54,6 +58,7 @@ impl Args {
             filter: self.filter.clone(),
             follow: self.follow,
             partition: self.partition,
+            table: self.table,
         }
     }
 

@@ -82,6 +82,9 @@ pub struct EventsQuery {
     /// Only this partition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partition: Option<u32>,
+    /// Of a table topic: only the newest row of each key that is not deleted, as it is now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub table: bool,
 }
 
 /// One line of the answer.
@@ -96,6 +99,8 @@ pub enum EventLine {
         offset: u64,
         /// When it came in.
         ingested_at: String,
+        /// Whether this is the end of its key's row in a table topic: the columns are the last that it had.
+        deleted: bool,
         /// Its columns, in order, as text: a decimal keeps all its digits.
         event: Box<RawValue>,
     },
@@ -115,6 +120,8 @@ struct Line {
     offset: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ingested_at: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    deleted: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     event: Option<Box<RawValue>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -131,9 +138,10 @@ impl TryFrom<Line> for EventLine {
                 partition: Some(partition),
                 offset: Some(offset),
                 ingested_at: Some(at),
+                deleted,
                 event: Some(event),
                 ..
-            } => Ok(Self::Event { partition, offset, ingested_at: at, event }),
+            } => Ok(Self::Event { partition, offset, ingested_at: at, deleted, event }),
             _ => Err("a line has an event with its place, or an error"),
         }
     }
@@ -141,13 +149,14 @@ impl TryFrom<Line> for EventLine {
 
 impl std::convert::From<EventLine> for Line {
     fn from(line: EventLine) -> Self {
-        let none = Self { partition: None, offset: None, ingested_at: None, event: None, error: None };
+        let none = Self { partition: None, offset: None, ingested_at: None, deleted: false, event: None, error: None };
         match line {
             EventLine::Error { error } => Self { error: Some(error), ..none },
-            EventLine::Event { partition, offset, ingested_at, event } => Self {
+            EventLine::Event { partition, offset, ingested_at, deleted, event } => Self {
                 partition: Some(partition),
                 offset: Some(offset),
                 ingested_at: Some(ingested_at),
+                deleted,
                 event: Some(event),
                 error: None,
             },

@@ -208,17 +208,16 @@ fn read_topic(decoder: &mut Decoder<'_>, node: &Node, what: &str, head: Span) ->
     }
     let keys = ["event_time", "columns", "key", "partitions", "retention", "kind"];
     let f = decoder.fields(node, head, what, &keys, TOPIC_LATER)?;
-    if let Some(node) = f.get("kind")
-        && decoder.choice(node, "`kind`", &[("stream", true), ("table", false)]) == Some(false)
-    {
-        let diagnostic = Diagnostic::error("not-yet", "table topics are not in this version yet");
-        decoder.report(node.span, diagnostic.label("use a stream topic: leave `kind` out"));
-    }
     let columns = f.get("columns").and_then(|n| {
         let columns = read_columns(decoder, n, what)?;
         Some(Spanned { value: columns, span: n.span })
     });
+    let kinds = [("stream", TopicKindSettings::Stream), ("table", TopicKindSettings::Table)];
     Some(TopicSettings {
+        kind: f.get("kind").and_then(|n| {
+            let value = decoder.choice(n, "`kind`", &kinds)?;
+            Some(Spanned { value, span: n.span })
+        }),
         event_time: f.get("event_time").and_then(|n| read_event_time(decoder, n)),
         columns,
         key: f.get("key").and_then(|n| decoder.texts(n, "`key`")),

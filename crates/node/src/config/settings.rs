@@ -150,6 +150,9 @@ pub struct TopicDefaults {
 #[derive(Debug, Clone, Default, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct TopicSettings {
+    /// Whether the topic keeps all events (`stream`, the default) or the newest of each key (`table`).
+    #[schemars(with = "Option<TopicKindSettings>")]
+    pub kind: Option<Spanned<TopicKindSettings>>,
     /// The time at which an event happened.
     pub event_time: Option<EventTimeSettings>,
     /// The columns and their types, `!` for not null. Needed where a source writes the topic.
@@ -163,6 +166,16 @@ pub struct TopicSettings {
     pub partitions: Option<Spanned<u64>>,
     /// How long events are kept.
     pub retention: Option<RetentionSettings>,
+}
+
+/// What a topic keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TopicKindSettings {
+    /// All events, as long as its retention says.
+    Stream,
+    /// The newest event of each key; a tombstone ends its key.
+    Table,
 }
 
 /// The time at which an event happened.

@@ -1,5 +1,8 @@
 //! Watching a topic: one JSON line per event, as long as the caller listens.
 
+use std::collections::BTreeMap;
+
+use arrow_array::Array;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
@@ -7,9 +10,9 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use millstream_service::event::json::{Decimals, Encoder};
-use millstream_service::event::{Batch, Name, Offset, Schema, TopicPartition};
+use millstream_service::event::{Batch, Name, Offset, Partitioner, Schema, Stamp, TopicPartition};
 use millstream_service::flow::{Predicate, plan_predicate};
-use millstream_service::log::{Log, Read, Reader, upgrade};
+use millstream_service::log::{Log, Read, Reader, TopicKind, upgrade};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
@@ -21,6 +24,8 @@ use crate::runtime::{api_time, log_error};
 
 /// How many events wait for a slow caller; the readers wait then.
 const LINES_WAITING_MAX: usize = 256;
+/// The most rows of a table that are shown: they are brought together in memory.
+const TABLE_KEYS_MAX: usize = 1_000_000;
 /// The most events of an answer that does not follow, where no limit is given.
 const EVENTS_DEFAULT: u64 = 10_000;
 
@@ -68,6 +73,8 @@ struct Watch {
     filter: Option<Predicate>,
     /// How many lines are still to come.
     left: u64,
+    /// The key by which only the newest rows are shown.
+    table: Option<Partitioner>,
 }
 
 impl Watch {
@@ -110,11 +117,34 @@ impl Watch {
             _ => left,
         };
         let encoder = Encoder::new(&spec.schema, Decimals::Numbers);
-        Ok(Self { readers, schema: spec.schema, encoder, filter, left })
+        let table = match asked.table {
+            true if spec.kind == TopicKind::Table => {
+                let key = Partitioner::new(&spec.schema, &spec.key, 1);
+                Some(key.map_err(|e| ApiError::new(codes::REQUEST_WRONG, format!("topic `{name}`: {e}")))?)
+            }
+            true => {
+                let message = format!("topic `{name}` is a stream: it has events, not a row for each key");
+                return Err(ApiError::new(codes::REQUEST_WRONG, message).help("leave `table` away"));
+            }
+            false => None,
+        };
+        Ok(Self { readers, schema: spec.schema, encoder, filter, left, table })
     }
 
     /// Sends lines until there are no more, enough, or nobody listens.
     async fn run(mut self, lines: mpsc::Sender<EventLine>, follow: bool) {
+        if let Some(key) = self.table.take() {
+            let told = match self.newest(&key).await {
+                Ok(newest) => newest,
+                Err(error) => vec![EventLine::Error { error }],
+            };
+            for line in told.into_iter().take(usize::try_from(self.left).unwrap_or(usize::MAX)) {
+                if lines.send(line).await.is_err() {
+                    return;
+                }
+            }
+            return;
+        }
         while self.left > 0 {
             let found = match self.round(&lines).await {
                 Ok(Some(found)) => found,
@@ -136,6 +166,33 @@ impl Watch {
                 () = lines.closed() => return,
             }
         }
+    }
+
+    /// The newest row of each key, by partition and key.
+    async fn newest(&mut self, key: &Partitioner) -> Result<Vec<EventLine>, ApiError> {
+        let failed = |e: &dyn std::fmt::Display| ApiError::new("event-unreadable", e.to_string());
+        let mut newest: BTreeMap<(u32, Vec<u8>), EventLine> = BTreeMap::new();
+        for (partition, reader) in &mut self.readers {
+            while let Read::Batch(batch) = reader.next().await.map_err(log_error)? {
+                let physical = upgrade(&batch.rows, &self.schema).map_err(|e| failed(&e))?;
+                let all = events_of(*partition, &batch, &self.schema, &self.encoder, None)?;
+                let mask = self.filter.as_ref().map(|f| f.run(&physical).0);
+                for (row, line) in all.into_iter().enumerate() {
+                    let Some(key) = key.key_bytes(&physical, row).map_err(|e| failed(&e))? else { continue };
+                    let place = (*partition, key);
+                    let shown = mask.as_ref().is_none_or(|m| m.is_valid(row) && m.value(row));
+                    match line {
+                        EventLine::Event { deleted: false, .. } if shown => newest.insert(place, line),
+                        _ => newest.remove(&place),
+                    };
+                    if newest.len() > TABLE_KEYS_MAX {
+                        let message = format!("the table has more than {TABLE_KEYS_MAX} rows");
+                        return Err(ApiError::new(codes::REQUEST_WRONG, message).help("ask for some with `where`"));
+                    }
+                }
+            }
+        }
+        Ok(newest.into_values().collect())
     }
 
     /// One batch of each partition; `None`: nobody listens any more.
@@ -165,12 +222,12 @@ fn events_of(
     encoder: &Encoder,
     filter: Option<&Predicate>,
 ) -> Result<Vec<EventLine>, ApiError> {
-    use arrow_array::Array;
     let failed = |e: &dyn std::fmt::Display| ApiError::new("event-unreadable", e.to_string());
     // A topic may gain columns while it is watched.
     let physical = upgrade(&batch.rows, schema).map_err(|e| failed(&e))?;
     let mask = filter.map(|f| f.run(&physical).0);
     let times = Schema::ingested_at(&physical);
+    let stamp = |row: usize| Stamp(times.map_or(0, |t| t.value(row)));
     let rows = schema.user_rows(&physical).map_err(|e| failed(&e))?;
     let mut out = Vec::new();
     for row in 0..rows.num_rows() {
@@ -181,7 +238,8 @@ fn events_of(
         out.push(EventLine::Event {
             partition,
             offset: batch.offset(row).0,
-            ingested_at: api_time(times.map_or(0, |t| t.value(row))),
+            ingested_at: api_time(stamp(row).micros()),
+            deleted: stamp(row).is_deleted(),
             event: RawValue::from_string(text).map_err(|e| failed(&e))?,
         });
     }

@@ -5,7 +5,7 @@ use millstream_service::flow::TimeColumn;
 use millstream_service::log::{Retention, TopicKind, TopicSpec};
 
 use super::{EventTime, Planner, Topic};
-use crate::config::{RetentionSettings, Span, TopicSettings, UnknownFields};
+use crate::config::{RetentionSettings, Span, TopicKindSettings, TopicSettings, UnknownFields};
 use crate::diagnostic::{Diagnostic, did_you_mean};
 
 /// What a writer knows of the topic it writes.
@@ -115,12 +115,18 @@ impl Planner<'_> {
     ) {
         let retention = self.settings(name).and_then(|s| s.retention.clone());
         let retention = retention.or_else(|| self.config.defaults.topic.retention.clone());
+        let kind = self.settings(name).and_then(|s| s.kind.clone());
+        let table = kind.as_ref().is_some_and(|kind| kind.value == TopicKindSettings::Table);
+        if let Some(kind) = kind.filter(|_| table && key.is_empty()) {
+            let message = format!("topic `{name}` is a table and has no key: it holds the newest event of each key");
+            self.report(kind.span, Diagnostic::error("table-key", message).label("give it a `key`"));
+        }
         let spec = TopicSpec {
             name: name.clone(),
             partitions,
             key,
             schema: schema.clone(),
-            kind: TopicKind::Stream,
+            kind: if table { TopicKind::Table } else { TopicKind::Stream },
             retention: retention.map(kept).unwrap_or_default(),
             consumers: Vec::new(),
         };
