@@ -104,7 +104,11 @@ impl Plan {
         inputs: &[TopicInfo],
         topic: &dyn Fn(&Name) -> Option<TopicInfo>,
     ) -> Result<Self, Broken> {
-        let lead = inputs.first().ok_or("it has no input")?;
+        // What passes through a query does so from its first topic.
+        let first = def.stateful().and_then(|query| query.inputs().first());
+        let known_as = |info: &TopicInfo| def.aliases.get(&info.spec.name).cloned().unwrap_or(info.spec.name.clone());
+        let lead = inputs.iter().find(|info| first.is_some_and(|first| known_as(info) == *first));
+        let lead = lead.or(inputs.first()).ok_or("it has no input")?;
         let schema = lead.spec.schema.clone();
         let tags = def.check.as_ref().is_some_and(|c| c.otherwise == Else::Tag);
         let checked = if tags { tagged(&schema).map_err(|e| e.to_string())? } else { schema.clone() };

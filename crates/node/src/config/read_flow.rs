@@ -28,6 +28,7 @@ const SERVICE: &[&str] = &[
     "route",
     "to",
     "late",
+    "state",
     "instances",
     "batch_max",
     "on_dependency_failure",
@@ -39,7 +40,6 @@ const SERVICE_LATER: Later = &[
     ("model", "models come later"),
     ("learn", "online learning comes later"),
     ("forward", "edge forwarding comes later"),
-    ("state", "state comes later"),
     ("late_replay", "replayed events that are late follow `late`"),
     ("order", "OVER aggregates come later"),
     ("reject_budget", "budgets come later; watch `dead letters` in the metrics"),
@@ -85,6 +85,7 @@ pub(crate) fn read_service(decoder: &mut Decoder<'_>, node: &Node, what: &str, h
             [("dead_letter", LateSettings::DeadLetter), ("drop", LateSettings::Drop), ("update", LateSettings::Update)];
         Some(Spanned { value: decoder.choice(n, "`late`", &choices)?, span: n.span })
     });
+    let state = f.get("state").and_then(|n| read_state(decoder, n));
     let instances = f.get("instances").and_then(|n| read_instances(decoder, n));
     let batch_max = f.get("batch_max").and_then(|n| small(decoder, n, "`batch_max`", BATCH_MAX));
     // A service of which a part was not understood may have other columns than what is left of it.
@@ -100,10 +101,21 @@ pub(crate) fn read_service(decoder: &mut Decoder<'_>, node: &Node, what: &str, h
         route: route.flatten(),
         to: to.flatten(),
         late,
+        state,
         instances,
         batch_max,
         span: head,
     })
+}
+
+fn read_state(decoder: &mut Decoder<'_>, node: &Node) -> Option<StateSettings> {
+    const LATER: Later = &[
+        ("memory", "state is always kept in the log for now; leave the line out"),
+        ("postgres", "state in PostgreSQL comes later"),
+        ("backup", "a backup is of the whole pipeline: write `state: {backup: …}` at the top of the file"),
+    ];
+    let f = decoder.fields(node, first_line(node.span), "`state`", &["ttl"], LATER)?;
+    Some(StateSettings { ttl: f.get("ttl").and_then(|n| decoder.duration(n, "`ttl`")) })
 }
 
 fn small(decoder: &mut Decoder<'_>, node: &Node, what: &str, max: u64) -> Option<u32> {

@@ -478,6 +478,8 @@ pub struct ServiceSettings {
     /// the result that went out.
     #[schemars(with = "Option<LateSettings>")]
     pub late: Option<Spanned<LateSettings>>,
+    /// How its state is bounded.
+    pub state: Option<StateSettings>,
     /// How many workers. Default 1.
     pub instances: Option<u32>,
     /// The most events computed at a time. Default 8192.
@@ -485,6 +487,15 @@ pub struct ServiceSettings {
     /// All of it.
     #[schemars(skip)]
     pub span: Span,
+}
+
+/// What a service keeps.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct StateSettings {
+    /// How long a key is remembered, by event time, where no window bounds it.
+    #[schemars(with = "Option<String>")]
+    pub ttl: Option<Duration>,
 }
 
 /// What becomes of an event that comes too late for a window.

@@ -83,6 +83,8 @@ impl Planner<'_> {
         let mut ways = Vec::new();
         let key: Option<Vec<String>> = input.key.iter().map(|k| pass(k)).collect();
         let partitions = input.partitions;
+        let updates = query.as_ref().and_then(|q| q.updates()).map(|key| key.into_iter().map(str::to_owned).collect());
+        let key = updates.clone().or(key);
         for target in outputs {
             let broken = matches!(otherwise, Otherwise::Topic(t) if *t == target.value);
             let written = if broken {
@@ -101,6 +103,7 @@ impl Planner<'_> {
             });
         }
         let late = self.late(name, settings, query.as_ref());
+        self.updated(&name.value, outputs, updates.as_deref());
         self.read(&name.value, &inputs);
         let lookups: Vec<Name> = query.as_ref().map(|q| q.lookups().to_vec()).unwrap_or_default();
         let joined = self.config.lookups.iter().filter(|(n, _)| lookups.contains(&n.value)).cloned().collect();
@@ -236,6 +239,9 @@ impl Planner<'_> {
         let from = settings.from.first()?;
         let mut catalog = self.catalog.clone();
         catalog.topics.insert(from.value.clone(), schema.clone());
+        let ttl = settings.state.as_ref().and_then(|state| state.ttl);
+        catalog.state_ttl_us = ttl.and_then(|ttl| i64::try_from(ttl.as_micros()).ok());
+        catalog.updating = settings.to.as_ref().is_some_and(|to| self.is_table(&to.value));
         let listed: BTreeSet<&Name> = settings.from.iter().map(|f| &f.value).collect();
         match plan_query(&sql.text, &catalog) {
             Ok(query) if query.inputs().iter().collect::<BTreeSet<_>>() == listed => Some(Some(query)),
@@ -314,6 +320,19 @@ impl Planner<'_> {
 
     fn sql_error_at(&mut self, span: Span, error: &SqlError) {
         self.report(span, Diagnostic::error(error.code, error.message.clone()).label_if(error.help.clone()));
+    }
+
+    /// Results that update go to a table topic with their key: a later row replaces the one with the same key.
+    fn updated(&mut self, name: &Name, outputs: &[Spanned<Name>], updates: Option<&[String]>) {
+        let (Some(updates), Some(to)) = (updates, outputs.first()) else { return };
+        let Some(key) = self.topics.get(&to.value).map(|topic| topic.spec.key.clone()) else { return };
+        let same = key.len() == updates.len() && key.iter().all(|column| updates.contains(column));
+        if !same {
+            let (key, updates) = (key.join(", "), updates.join(", "));
+            let message = format!("service `{name}` updates its results by ({updates}); the key of `{}` is ({key})", to.value);
+            let label = format!("give topic `{}` the `key: [{updates}]`", to.value);
+            self.report(to.span, Diagnostic::error("table-key", message).label(label));
+        }
     }
 
     /// Enters a reader.

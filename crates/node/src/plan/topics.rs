@@ -73,6 +73,12 @@ impl Planner<'_> {
         chosen.and_then(|p| u32::try_from(p.value).ok()).unwrap_or(inherited).max(1)
     }
 
+    /// Whether the file makes a topic a table.
+    pub(super) fn is_table(&self, name: &Name) -> bool {
+        let kind = self.settings(name).and_then(|s| s.kind.as_ref());
+        kind.is_some_and(|kind| kind.value == TopicKindSettings::Table)
+    }
+
     /// A topic's key: its own, else the default where the topic has its columns, else the one of the writer's input.
     fn key(&mut self, name: &Name, schema: &Schema, passed: Option<&[String]>) -> Vec<String> {
         let config = self.config;
@@ -87,6 +93,10 @@ impl Planner<'_> {
                 self.report(column.span, Diagnostic::error("column-unknown", message).label_if(label).note(note));
             }
             return key.iter().map(|k| k.value.clone()).collect();
+        }
+        // The newest row of each key: the default is about where events are, not about what they are.
+        if let Some(passed) = passed.filter(|passed| self.is_table(name) && !passed.is_empty()) {
+            return passed.to_vec();
         }
         let Some(key) = &config.defaults.topic.key else { return passed.unwrap_or_default().to_vec() };
         if key.iter().all(|k| schema.column(&k.value).is_some()) {
@@ -116,7 +126,7 @@ impl Planner<'_> {
         let retention = self.settings(name).and_then(|s| s.retention.clone());
         let retention = retention.or_else(|| self.config.defaults.topic.retention.clone());
         let kind = self.settings(name).and_then(|s| s.kind.clone());
-        let table = kind.as_ref().is_some_and(|kind| kind.value == TopicKindSettings::Table);
+        let table = self.is_table(name);
         if let Some(kind) = kind.filter(|_| table && key.is_empty()) {
             let message = format!("topic `{name}` is a table and has no key: it holds the newest event of each key");
             self.report(kind.span, Diagnostic::error("table-key", message).label("give it a `key`"));
@@ -131,6 +141,9 @@ impl Planner<'_> {
             consumers: Vec::new(),
         };
         self.catalog.topics.insert(name.clone(), schema);
+        if table {
+            self.catalog.tables.insert(name.clone(), spec.key.clone());
+        }
         if let Some(time) = &event_time {
             let time = TimeColumn { name: time.column.clone(), plus_us: time.plus_us };
             self.catalog.event_times.insert(name.clone(), time);
