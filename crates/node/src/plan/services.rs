@@ -329,7 +329,8 @@ impl Planner<'_> {
         let same = key.len() == updates.len() && key.iter().all(|column| updates.contains(column));
         if !same {
             let (key, updates) = (key.join(", "), updates.join(", "));
-            let message = format!("service `{name}` updates its results by ({updates}); the key of `{}` is ({key})", to.value);
+            let message =
+                format!("service `{name}` updates its results by ({updates}); the key of `{}` is ({key})", to.value);
             let label = format!("give topic `{}` the `key: [{updates}]`", to.value);
             self.report(to.span, Diagnostic::error("table-key", message).label(label));
         }
