@@ -22,6 +22,16 @@ pub struct TimeColumn {
     pub plus_us: i64,
 }
 
+/// In which order OVER takes events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// As they arrive: each is answered at once, from what arrived before it.
+    #[default]
+    Arrival,
+    /// By event time: each is answered when the watermark has passed it.
+    EventTime,
+}
+
 /// The topics and lookups that a query may name.
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
@@ -35,6 +45,8 @@ pub struct Catalog {
     pub state_ttl_us: Option<i64>,
     /// Whether the query may update its results: its rows go to a table topic, which keeps the latest of each key.
     pub updating: bool,
+    /// In which order OVER takes events.
+    pub order: Order,
     /// Lookups by name.
     pub lookups: BTreeMap<Name, LookupSchema>,
 }

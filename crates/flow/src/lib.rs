@@ -52,7 +52,7 @@ mod rules;
 mod sql;
 mod stream;
 
-pub use catalog::{Catalog, LookupSchema, TimeColumn};
+pub use catalog::{Catalog, LookupSchema, Order, TimeColumn};
 pub use error::{Span, SqlError};
 pub use lookup::{LookupError, LookupSet, LookupTable};
 pub use outcome::{Failed, Origin, Processed, REASON_CHARS_MAX};

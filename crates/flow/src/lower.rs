@@ -11,6 +11,7 @@ mod meet;
 mod stream_join;
 mod table_join;
 mod union;
+mod over;
 mod unnest;
 pub(crate) mod updates;
 mod window;
@@ -143,7 +144,7 @@ impl<'a> Lowering<'a> {
                 Some(node) => self.keep(node),
                 None => self.window(node),
             },
-            LogicalPlan::Window(_) => Err(refused("OVER is not supported yet", ROW_WISE)),
+            LogicalPlan::Window(window) => self.over(window),
             LogicalPlan::Distinct(Distinct::All(input)) if matches!(input.as_ref(), LogicalPlan::Union(_)) => {
                 Err(union::removes_duplicates())
             }

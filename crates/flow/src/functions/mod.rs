@@ -2,7 +2,7 @@
 
 mod json;
 pub(crate) mod now;
-pub(crate) mod row_number;
+mod row_number;
 
 use std::sync::Arc;
 
@@ -38,6 +38,13 @@ pub(crate) fn aggregates() -> Vec<Arc<datafusion_expr::AggregateUDF>> {
     // `grouping` belongs to GROUPING SETS.
     let all = datafusion_functions_aggregate::all_default_aggregate_functions();
     all.into_iter().filter(|function| function.name() != "grouping").collect()
+}
+
+/// All functions that only OVER gives a meaning.
+pub(crate) fn windows() -> Vec<Arc<datafusion_expr::WindowUDF>> {
+    let all = datafusion_functions_window::all_default_window_functions();
+    let others = all.into_iter().filter(|function| function.name() != "row_number");
+    others.chain([row_number::function()]).collect()
 }
 
 #[cfg(test)]

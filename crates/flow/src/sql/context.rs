@@ -42,6 +42,7 @@ impl TableSource for Table {
 struct Functions {
     scalar: HashMap<String, Arc<ScalarUDF>>,
     aggregates: HashMap<String, Arc<AggregateUDF>>,
+    windows: HashMap<String, Arc<WindowUDF>>,
     planners: Vec<Arc<dyn ExprPlanner>>,
     relations: Vec<Arc<dyn RelationPlanner>>,
 }
@@ -63,13 +64,21 @@ static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
         }
         aggregates.insert(function.name().to_owned(), function);
     }
+    let mut windows = HashMap::new();
+    for function in functions::windows() {
+        for alias in function.aliases() {
+            windows.insert(alias.clone(), Arc::clone(&function));
+        }
+        windows.insert(function.name().to_owned(), function);
+    }
     let relations: Vec<Arc<dyn RelationPlanner>> = vec![Arc::new(TimeWindows)];
-    Functions { scalar, aggregates, planners: functions::planners(), relations }
+    Functions { scalar, aggregates, windows, planners: functions::planners(), relations }
 });
 
-/// The names of all scalar functions, for suggestions.
+/// The names of all functions, for suggestions.
 pub(crate) fn function_names() -> impl Iterator<Item = &'static str> {
-    let names = FUNCTIONS.scalar.keys().chain(FUNCTIONS.aggregates.keys()).map(String::as_str);
+    let called = FUNCTIONS.scalar.keys().chain(FUNCTIONS.aggregates.keys());
+    let names = called.chain(FUNCTIONS.windows.keys()).map(String::as_str);
     names.filter(|name| !name.starts_with("__"))
 }
 
@@ -137,7 +146,7 @@ impl ContextProvider for Context<'_> {
     }
 
     fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
-        (name == "row_number").then(functions::row_number::function)
+        FUNCTIONS.windows.get(name).cloned()
     }
 
     fn get_variable_type(&self, _variable_names: &[String]) -> Option<DataType> {
@@ -161,7 +170,7 @@ impl ContextProvider for Context<'_> {
     }
 
     fn udwf_names(&self) -> Vec<String> {
-        Vec::new()
+        FUNCTIONS.windows.keys().cloned().collect()
     }
 }
 

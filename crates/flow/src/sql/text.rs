@@ -151,6 +151,7 @@ impl Text {
             "sql-join-condition" => self.find_keyword(Keyword::ON),
             "sql-union" => self.find_keyword(Keyword::UNION),
             "sql-join-kind" => self.find_keyword(Keyword::JOIN),
+            "sql-over" => self.find_keyword(Keyword::OVER),
             "sql-no-topic" => self.find_keyword(Keyword::VALUES),
             _ => None,
         }

@@ -15,6 +15,7 @@ mod interval_join;
 #[expect(clippy::panic, reason = "a test may panic")]
 mod laws;
 mod operator;
+mod over;
 mod paired;
 mod panes;
 mod retract;
@@ -38,6 +39,9 @@ pub(crate) use groups::Keys;
 pub(crate) use interval_join::IntervalJoinPlan;
 pub(crate) use operator::Blueprint;
 pub use operator::Broken;
+pub(crate) use over::OverPlan;
+pub(crate) use over::columns::owned;
+pub(crate) use over::{Kind, function};
 pub(crate) use paired::PairedPlan;
 pub(crate) use panes::Windows;
 pub(crate) use retract::Arguments;

@@ -5,6 +5,7 @@
 //! out-of-orderness; the watermark follows the greatest. When all has arrived, the watermark passes the end of time.
 //! `@options [updating] [ttl SECONDS]` is for the queries behind it: they may update their results; what is kept for each
 //! key is kept for so long. Of a query that updates its results the table is shown that they lead to.
+//! `@order event_time | arrival` says in which order OVER takes events from there on.
 //! `@case NAME` is followed by a query, `@expect` by what it yields. `UPDATE=1` rewrites what is expected; read the
 //! difference before you commit it.
 //!
@@ -23,7 +24,7 @@ use arrow_array::types::TimestampMicrosecondType;
 use arrow_array::{Array, ArrayRef, RecordBatch, TimestampMicrosecondArray};
 use millstream_event::json::{Decimals, Decoder, Encoder};
 use millstream_event::{Column, Name, Partitioner, Schema, Stamp, Unknown};
-use millstream_flow::{Catalog, LookupSet, Query, Running, Step, TimeColumn, plan_query};
+use millstream_flow::{Catalog, LookupSet, Order, Query, Running, Step, TimeColumn, plan_query};
 
 use crate::golden::{blocks, columns, difference, show};
 
@@ -84,6 +85,8 @@ fn rerun(text: &str) -> String {
         let words: Vec<&str> = head.split_whitespace().collect();
         match words.as_slice() {
             ["@topic", name, spec @ ..] => world.declare(name, spec, body),
+            ["@order", "event_time"] => world.catalog.order = Order::EventTime,
+            ["@order", "arrival"] => world.catalog.order = Order::Arrival,
             ["@feed", ..] => world.feed(body),
             ["@options", options @ ..] => world.options(options),
             ["@case", ..] => {

@@ -1,0 +1,593 @@
+//! The histories of all keys, and what unbounded frames have added up.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::BuildHasher;
+
+use arrow_array::Array;
+use hashbrown::hash_table::{Entry as Place, HashTable};
+
+use crate::stream::changes::Changes;
+use crate::stream::over::columns::Results;
+use crate::stream::over::function::{Frame, Function, Part, Value, What, at, distinct, fold, result, select, value_of};
+use crate::stream::over::history::{History, Kind, Layout};
+use crate::stream::over::summary::{Acc, Level};
+use crate::stream::over::{EVENT, RUNNING, Rows};
+
+/// How many keys are looked at for being forgotten when the watermark advances.
+const SWEPT_AT_ONCE: usize = 4096;
+
+/// What of a key's past is kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Keep {
+    /// So many of the last rows.
+    pub(crate) rows: u64,
+    /// And those not longer before the newest, in microseconds.
+    pub(crate) micros: Option<i64>,
+    /// And so much longer.
+    pub(crate) slack: i64,
+}
+
+impl Keep {
+    /// The time before which rows are in no RANGE any more.
+    fn horizon(&self, newest: i64) -> i64 {
+        self.micros.map_or(i64::MAX, |micros| newest.saturating_sub(micros).saturating_sub(self.slack))
+    }
+}
+
+/// What an unbounded frame has added up.
+#[derive(Debug, Clone, Default)]
+struct Held {
+    acc: Acc,
+    /// The first value, the least, the greatest: where they are bytes or must stay.
+    value: Option<Box<[u8]>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    key: Box<[u8]>,
+    history: History,
+    held: Box<[Held]>,
+    /// Whether `held` changed in this batch.
+    dirty: bool,
+}
+
+/// All keys.
+pub(crate) struct Keyed {
+    layout: Layout,
+    functions: Vec<Function>,
+    keep: Keep,
+    by_time: bool,
+    /// The different bounded frames, and which one each function has; or its number among the unbounded ones.
+    frames: Vec<Frame>,
+    uses: Vec<Use>,
+    /// The functions that blocks add up, by their place there.
+    summed: Vec<usize>,
+    held: usize,
+    index: HashTable<u32>,
+    hasher: foldhash::fast::FixedState,
+    entries: Vec<Option<Entry>>,
+    free: Vec<u32>,
+    swept: usize,
+    rows: usize,
+    /// Restored rows that came before an earlier one.
+    restored: BTreeMap<(Box<[u8]>, u64), Box<[u8]>>,
+    scratch: Scratch,
+}
+
+/// Where a function gets its rows from.
+#[derive(Debug, Clone, Copy)]
+enum Use {
+    /// A bounded frame, and its place in blocks.
+    Frame(usize, usize),
+    /// What is held.
+    Held(usize),
+    /// The history itself.
+    History,
+}
+
+#[derive(Default)]
+struct Scratch {
+    row: Vec<u8>,
+    parts: Vec<Vec<Part>>,
+    distinct: Vec<u64>,
+    /// The entries and numbers of the rows of a run.
+    run: Vec<(u32, u64)>,
+    dirty: Vec<u32>,
+}
+
+impl Keyed {
+    pub(crate) fn new(layout: Layout, functions: Vec<Function>, keep: Keep, by_time: bool) -> Self {
+        let mut frames: Vec<Frame> = Vec::new();
+        let (mut uses, mut summed, mut held) = (Vec::new(), Vec::new(), 0);
+        for (number, function) in functions.iter().enumerate() {
+            uses.push(match (function.frame, &function.what) {
+                (_, What::Lag { .. }) => Use::History,
+                (Frame::Running { before: false, .. }, What::Last) => Use::History,
+                (Frame::Running { .. }, _) => {
+                    held += 1;
+                    Use::Held(held - 1)
+                }
+                (frame, what) => {
+                    let known = frames.iter().position(|f| *f == frame);
+                    let at = known.unwrap_or_else(|| {
+                        frames.push(frame);
+                        frames.len() - 1
+                    });
+                    let place = summed.len();
+                    if what.adds_up() {
+                        summed.push(number);
+                    }
+                    Use::Frame(at, place)
+                }
+            });
+        }
+        let scratch = Scratch { parts: frames.iter().map(|_| Vec::new()).collect(), ..Scratch::default() };
+        Self {
+            layout,
+            functions,
+            keep,
+            by_time,
+            frames,
+            uses,
+            summed,
+            held,
+            index: HashTable::new(),
+            hasher: foldhash::fast::FixedState::default(),
+            entries: Vec::new(),
+            free: Vec::new(),
+            swept: 0,
+            rows: 0,
+            restored: BTreeMap::new(),
+            scratch,
+        }
+    }
+
+    /// Answers rows in their order: a result of each function for each row.
+    pub(crate) fn answer(&mut self, rows: &Rows<'_>, results: &mut [Results], changes: &mut Changes) {
+        self.settle_restored();
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let times = rows.times;
+        let mut row = 0;
+        while row < times.len() {
+            if times.is_null(row) {
+                self.answer_without_time(results);
+                row += 1;
+                continue;
+            }
+            let time = times.value(row);
+            let mut next = row + 1;
+            while self.by_time && next < times.len() && times.value(next) == time {
+                next += 1;
+            }
+            self.run(rows, row..next, time, results, changes, &mut scratch);
+            row = next;
+        }
+        self.log_held(&mut scratch, changes);
+        self.scratch = scratch;
+    }
+
+    /// Rows of one time: all are added before the first is answered.
+    fn run(
+        &mut self,
+        rows: &Rows<'_>,
+        range: std::ops::Range<usize>,
+        time: i64,
+        results: &mut [Results],
+        changes: &mut Changes,
+        scratch: &mut Scratch,
+    ) {
+        scratch.run.clear();
+        for row in range.clone() {
+            let slot = self.slot(rows.keys.key(row));
+            let newest = self.entry(slot).and_then(|e| e.history.newest());
+            self.forget(slot, newest.map_or(time, |newest| newest.max(time)), u64::MAX, changes);
+            scratch.run.push((slot, 0));
+        }
+        for (row, (slot, number)) in range.clone().zip(&mut scratch.run) {
+            *number = self.append(*slot, rows, row, time, &mut scratch.row);
+        }
+        for at in 0..scratch.run.len() {
+            let Some(&(slot, number)) = scratch.run.get(at) else { continue };
+            self.results(slot, number, time, results, scratch);
+        }
+        for (slot, number) in &scratch.run {
+            let newest = self.entry(*slot).and_then(|e| e.history.newest()).unwrap_or(time);
+            self.forget(*slot, newest, *number, changes);
+            let Some(entry) = self.entries.get(*slot as usize).and_then(Option::as_ref) else { continue };
+            if entry.history.range(&self.layout).contains(number) {
+                entry.history.row(&self.layout, *number).write(&mut scratch.row);
+                changes.put(&[&entry.key, &number.to_be_bytes(), &[EVENT]], &scratch.row);
+            }
+            if self.held > 0
+                && let Some(entry) = self.entries.get_mut(*slot as usize).and_then(Option::as_mut)
+                && !std::mem::replace(&mut entry.dirty, true)
+            {
+                scratch.dirty.push(*slot);
+            }
+        }
+    }
+
+    fn entry(&self, slot: u32) -> Option<&Entry> {
+        self.entries.get(slot as usize).and_then(Option::as_ref)
+    }
+
+    /// The entry of a key; a new one if there is none.
+    fn slot(&mut self, key: &[u8]) -> u32 {
+        let Self { index, entries, hasher, free, held, .. } = self;
+        let key_of = |slot: u32| entries.get(slot as usize).and_then(Option::as_ref).map_or(&[][..], |e| &e.key);
+        let hash = hasher.hash_one(key);
+        let place = match index.entry(hash, |slot| key_of(*slot) == key, |slot| hasher.hash_one(key_of(*slot))) {
+            Place::Occupied(found) => return *found.get(),
+            Place::Vacant(place) => place,
+        };
+        let slot = free.pop().unwrap_or(entries.len() as u32);
+        place.insert(slot);
+        let held = vec![Held::default(); *held].into();
+        let entry = Some(Entry { key: key.into(), history: History::default(), held, dirty: false });
+        match entries.get_mut(slot as usize) {
+            Some(place) => *place = entry,
+            None => entries.push(entry),
+        }
+        slot
+    }
+
+    fn append(&mut self, slot: u32, rows: &Rows<'_>, row: usize, time: i64, bytes: &mut Vec<u8>) -> u64 {
+        let Self { entries, layout, functions, summed, .. } = self;
+        let Some(entry) = entries.get_mut(slot as usize).and_then(Option::as_mut) else { return 0 };
+        bytes.clear();
+        bytes.extend_from_slice(&time.to_le_bytes());
+        for columns in rows.columns.chunks(8) {
+            let bits = columns.iter().enumerate().map(|(bit, column)| u8::from(column.is_null(row)) << bit);
+            bytes.push(bits.fold(0, |all, bit| all | bit));
+        }
+        rows.columns.iter().for_each(|column| column.write(row, bytes));
+        entry.history.append(layout, bytes, |column| rows.columns.get(column).and_then(|c| c.bytes(row)));
+        self.rows += 1;
+        if !summed.is_empty() {
+            summarise(&mut entry.history, layout, functions, summed);
+        }
+        let number = entry.history.range(layout).end - 1;
+        for (held, function) in held_of(&mut entry.held, &self.uses, functions) {
+            if let Frame::Running { peers: true, .. } = function.frame {
+                held.add(function, (&entry.history, layout), number);
+            }
+        }
+        number
+    }
+
+    /// Lets go of rows that no later row's frame has, and tells those that were told of: with numbers before `told`.
+    fn forget(&mut self, slot: u32, newest: i64, told: u64, changes: &mut Changes) {
+        let Self { entries, layout, keep, .. } = self;
+        let Some(entry) = entries.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        let kept = entry.history.range(layout);
+        let last = kept.end.saturating_sub(keep.rows);
+        let horizon = keep.horizon(newest);
+        let mut first = kept.start;
+        while first < last.min(kept.end) && entry.history.row(layout, first).time() < horizon {
+            if first < told {
+                changes.delete(&[&entry.key, &first.to_be_bytes(), &[EVENT]]);
+            }
+            first += 1;
+        }
+        self.rows -= (first - kept.start) as usize;
+        entry.history.forget(layout, first);
+    }
+
+    /// The results for one row.
+    fn results(&mut self, slot: u32, number: u64, time: i64, results: &mut [Results], scratch: &mut Scratch) {
+        let Self { entries, layout, functions, uses, frames, keep, .. } = self;
+        let Some(entry) = entries.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        let of = (&entry.history, &*layout);
+        let kept = entry.history.range(layout);
+        let horizon = keep.horizon(entry.history.newest().unwrap_or(time));
+        for (frame, parts) in frames.iter().zip(&mut scratch.parts) {
+            match *frame {
+                Frame::Rows { from, to } => {
+                    let start = number.saturating_sub(from).max(kept.start);
+                    let end = (number + 1).saturating_sub(to).max(start);
+                    select(of, start..end, None, parts);
+                }
+                Frame::Range { from, to } => {
+                    let least = time.saturating_sub(from).max(horizon);
+                    select(of, kept.clone(), Some((least, time.saturating_sub(to))), parts);
+                }
+                Frame::Running { .. } => {}
+            }
+        }
+        for ((function, used), out) in functions.iter().zip(uses.iter()).zip(results) {
+            let column = function.column.unwrap_or(0);
+            match (*used, &function.what) {
+                (Use::Held(place), _) => {
+                    let Some(held) = entry.held.get_mut(place) else { continue };
+                    match function.frame {
+                        Frame::Running { peers: false, before } => {
+                            if before {
+                                out.push(held.value(function, of));
+                            }
+                            held.add(function, of, number);
+                            if !before {
+                                out.push(held.value(function, of));
+                            }
+                        }
+                        _ => out.push(held.value(function, of)),
+                    }
+                }
+                (Use::History, What::Lag { offset, default }) => {
+                    let found = number.checked_sub(*offset).filter(|number| kept.contains(number));
+                    out.push(found.map_or_else(|| default.get(), |number| at(of, number, column)));
+                }
+                (Use::History, _) => {
+                    let peers = matches!(function.frame, Frame::Running { peers: true, .. });
+                    let last = if peers { kept.end.saturating_sub(1) } else { number };
+                    out.push(at(of, last, column));
+                }
+                (Use::Frame(frame, place), what) => {
+                    let parts = scratch.parts.get(frame).map_or(&[][..], Vec::as_slice);
+                    out.push(match what {
+                        What::Distinct => Value::Int(distinct(of, column, parts, &mut scratch.distinct) as i64),
+                        What::Nth(nth) => nth_of(parts, *nth).map_or(Value::Null, |number| at(of, number, column)),
+                        What::Last => {
+                            let last = parts.last().map(|part| part.rows().end - 1);
+                            last.map_or(Value::Null, |number| at(of, number, column))
+                        }
+                        _ => result(of, function, &fold(of, function, place, parts)),
+                    });
+                }
+            }
+        }
+    }
+
+    /// The results over nothing.
+    fn answer_without_time(&self, results: &mut [Results]) {
+        for (function, out) in self.functions.iter().zip(results) {
+            out.push(match &function.what {
+                What::Count | What::Distinct => Value::Int(0),
+                What::Lag { default, .. } => default.get(),
+                _ => Value::Null,
+            });
+        }
+    }
+
+    fn log_held(&mut self, scratch: &mut Scratch, changes: &mut Changes) {
+        for slot in scratch.dirty.drain(..) {
+            let Some(entry) = self.entries.get_mut(slot as usize).and_then(Option::as_mut) else { continue };
+            entry.dirty = false;
+            scratch.row.clear();
+            entry.held.iter().for_each(|held| held.write(&mut scratch.row));
+            changes.put(&[&entry.key, &[RUNNING]], &scratch.row);
+        }
+    }
+
+    /// Forgets some keys that are so far behind the watermark that no event will ask for them, unless it is very late.
+    pub(crate) fn sweep(&mut self, watermark: i64, changes: &mut Changes) {
+        let ends = self.keep.rows == 0 && self.held == 0 && self.keep.micros.is_some();
+        if !ends || watermark == i64::MAX {
+            return;
+        }
+        self.settle_restored();
+        let horizon = self.keep.horizon(watermark).saturating_sub(self.keep.slack);
+        for _ in 0..SWEPT_AT_ONCE.min(self.entries.len()) {
+            let slot = self.swept;
+            self.swept = if slot + 1 < self.entries.len() { slot + 1 } else { 0 };
+            let Some(entry) = self.entries.get(slot).and_then(Option::as_ref) else { continue };
+            if entry.history.newest().is_some_and(|newest| newest >= horizon) {
+                continue;
+            }
+            let kept = entry.history.range(&self.layout);
+            for number in kept.clone() {
+                changes.delete(&[&entry.key, &number.to_be_bytes(), &[EVENT]]);
+            }
+            self.rows -= (kept.end - kept.start) as usize;
+            let hash = self.hasher.hash_one(&*entry.key);
+            if let Ok(found) = self.index.find_entry(hash, |at| *at as usize == slot) {
+                found.remove();
+            }
+            if let Some(place) = self.entries.get_mut(slot) {
+                *place = None;
+            }
+            self.free.push(slot as u32);
+        }
+    }
+
+    /// Takes an event's change; `None` where it is not one.
+    pub(crate) fn restore_event(&mut self, key: &[u8], value: Option<&[u8]>) -> Option<()> {
+        let (key, number) = key.split_last_chunk::<8>()?;
+        let number = u64::from_be_bytes(*number);
+        let Some(row) = value else {
+            self.restored.remove(&(Box::from(key), number));
+            let hash = self.hasher.hash_one(key);
+            let entries = &self.entries;
+            let same =
+                |slot: &u32| entries.get(*slot as usize).and_then(Option::as_ref).is_some_and(|e| *e.key == *key);
+            let slot = self.index.find(hash, same).copied();
+            if let Some(entry) = slot.and_then(|slot| self.entries.get_mut(slot as usize)).and_then(Option::as_mut) {
+                let kept = entry.history.range(&self.layout);
+                if kept.contains(&number) {
+                    entry.history.forget(&self.layout, number + 1);
+                    self.rows -= (number + 1 - kept.start) as usize;
+                }
+            }
+            return Some(());
+        };
+        (row.len() >= self.layout.width).then_some(())?;
+        let slot = self.slot(key);
+        match self.entry(slot).map(|entry| entry.history.range(&self.layout)) {
+            Some(kept) if kept.is_empty() || kept.end == number => self.append_restored(slot, number, row),
+            _ => {
+                self.restored.insert((key.into(), number), row.into());
+            }
+        }
+        Some(())
+    }
+
+    /// Takes what unbounded frames of a key have added up; `None` where it is not that.
+    pub(crate) fn restore_running(&mut self, key: &[u8], value: Option<&[u8]>) -> Option<()> {
+        let mut rest = value?;
+        let slot = self.slot(key);
+        let entry = self.entries.get_mut(slot as usize)?.as_mut()?;
+        for held in &mut entry.held {
+            (*held, rest) = Held::read(rest)?;
+        }
+        rest.is_empty().then_some(())
+    }
+
+    fn append_restored(&mut self, slot: u32, number: u64, row: &[u8]) {
+        let Self { entries, layout, functions, summed, .. } = self;
+        let Some(entry) = entries.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        if entry.history.len(layout) == 0 {
+            entry.history.begin(number);
+        }
+        entry.history.append_written(layout, row);
+        self.rows += 1;
+        if !summed.is_empty() {
+            summarise(&mut entry.history, layout, functions, summed);
+        }
+    }
+
+    /// Puts the restored rows that did not come in order where they belong.
+    fn settle_restored(&mut self) {
+        if self.restored.is_empty() {
+            return;
+        }
+        let mut whole = std::mem::take(&mut self.restored);
+        let keys: BTreeSet<Box<[u8]>> = whole.keys().map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            let slot = self.slot(&key);
+            let Some(entry) = self.entries.get_mut(slot as usize).and_then(Option::as_mut) else { continue };
+            let history = std::mem::take(&mut entry.history);
+            let kept = history.range(&self.layout);
+            self.rows -= (kept.end - kept.start) as usize;
+            for number in kept {
+                let mut row = Vec::new();
+                history.row(&self.layout, number).write(&mut row);
+                whole.insert((key.clone(), number), row.into());
+            }
+        }
+        for ((key, number), row) in whole {
+            let slot = self.slot(&key);
+            self.append_restored(slot, number, &row);
+        }
+    }
+
+    /// How many rows it keeps, and about how many bytes they take.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        let entries = self.entries.iter().flatten();
+        let own = |e: &Entry| {
+            e.key.len() + e.history.bytes() + e.held.len() * size_of::<Held>() + size_of::<Entry>() + KEY_OVERHEAD_BYTES
+        };
+        let waiting: usize = self.restored.values().map(|row| row.len()).sum();
+        (self.rows + self.restored.len(), entries.map(own).sum::<usize>() + waiting)
+    }
+}
+
+/// What a key takes beside its entry: its place in the index and the allocator's share.
+const KEY_OVERHEAD_BYTES: usize = 40;
+
+/// The functions with something held, with it.
+fn held_of<'e>(
+    held: &'e mut [Held],
+    uses: &'e [Use],
+    functions: &'e [Function],
+) -> impl Iterator<Item = (&'e mut Held, &'e Function)> {
+    let of = uses.iter().zip(functions).filter(|(used, _)| matches!(used, Use::Held(_)));
+    held.iter_mut().zip(of.map(|(_, function)| function))
+}
+
+fn nth_of(parts: &[Part], nth: u64) -> Option<u64> {
+    let mut before = 0;
+    for rows in parts.iter().map(Part::rows) {
+        let length = rows.end - rows.start;
+        if nth < before + length {
+            return Some(rows.start + nth - before);
+        }
+        before += length;
+    }
+    None
+}
+
+/// Adds up blocks that are whole.
+fn summarise(history: &mut History, layout: &Layout, functions: &[Function], summed: &[usize]) {
+    let times = |parts: &mut dyn Iterator<Item = (i64, i64)>| {
+        parts.fold((i64::MAX, i64::MIN), |(least, most), (from, to)| (least.min(from), most.max(to)))
+    };
+    let all = || summed.iter().filter_map(|number| functions.get(*number)).enumerate();
+    let fold_rows = |history: &History, rows: std::ops::Range<u64>, accs: &mut Vec<Acc>| {
+        let mut parts = Vec::new();
+        for number in rows.clone() {
+            parts.push(Part::row(number));
+        }
+        accs.extend(all().map(|(place, function)| fold((history, layout), function, place, &parts)));
+        times(&mut rows.map(|number| history.row(layout, number).time()).map(|time| (time, time)))
+    };
+    let merge = |history: &History, level: Level, rows: std::ops::Range<u64>, accs: &mut Vec<Acc>| {
+        let starts = || rows.clone().step_by(level.rows() as usize);
+        let parts: Vec<Part> = starts().map(|number| Part::block(number, level)).collect();
+        accs.extend(all().map(|(place, function)| fold((history, layout), function, place, &parts)));
+        times(&mut starts().filter_map(|number| Some(history.blocks().get(level, number)?.times)))
+    };
+    history.summarise(layout, fold_rows, merge);
+}
+
+impl Held {
+    /// Adds a row.
+    fn add(&mut self, function: &Function, of: (&History, &Layout), number: u64) {
+        let row = of.0.row(of.1, number);
+        let Some(column) = function.column else {
+            self.acc.count += 1;
+            return;
+        };
+        match &function.what {
+            What::Nth(nth) => {
+                if self.acc.count == *nth && !row.is_null(column) {
+                    self.value = Some(row.raw(column).into());
+                }
+                self.acc.count += 1;
+            }
+            What::Last => self.value = (!row.is_null(column)).then(|| row.raw(column).into()),
+            What::ExtremeBytes { greatest } => {
+                if row.is_null(column) {
+                    return;
+                }
+                let found = row.bytes(column);
+                if self.value.as_deref().is_none_or(|held| (found > held) == *greatest && found != held) {
+                    self.value = Some(found.into());
+                }
+            }
+            what => self.acc.add(what, column, row, number, of),
+        }
+    }
+
+    fn value<'h>(&'h self, function: &Function, of: (&'h History, &'h Layout)) -> Value<'h> {
+        match &function.what {
+            What::Nth(_) | What::Last | What::ExtremeBytes { .. } => {
+                let column = function.column.unwrap_or(0);
+                let kind = of.1.kinds.get(column).copied().unwrap_or(Kind::Mark);
+                self.value.as_deref().map_or(Value::Null, |raw| value_of(kind, raw))
+            }
+            _ => result(of, function, &self.acc),
+        }
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        self.acc.write(out);
+        match &self.value {
+            None => out.push(0),
+            Some(value) => {
+                out.push(1);
+                out.extend_from_slice(&(value.len() as u32).to_le_bytes());
+                out.extend_from_slice(value);
+            }
+        }
+    }
+
+    fn read(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let (acc, rest) = Acc::read(bytes)?;
+        let (has, rest) = rest.split_first()?;
+        if *has == 0 {
+            return Some((Self { acc, value: None }, rest));
+        }
+        let (length, rest) = rest.split_first_chunk::<4>()?;
+        let (value, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        Some((Self { acc, value: Some(value.into()) }, rest))
+    }
+}
