@@ -19,6 +19,9 @@
 //!   division by zero and casts that do not fit fail their event. Integer division cuts off.
 //! - AND, OR, CASE and coalesce evaluate from left to right and only as far as needed: `b <> 0 AND a / b > 1` holds.
 //! - `now()` and `current_date` are the event's time of ingestion; TIMESTAMP is microseconds in UTC.
+//! - `f(…) OVER (PARTITION BY k ORDER BY the event time …)` answers each event from what came before it, at once or, with
+//!   [`Order::EventTime`], when the watermark has passed it. Frames look back: RANGE by an interval, ROWS, or all. An event
+//!   without a time has nothing in its frames and is in nobody's.
 //! - A subtraction of timestamps has no column type; cast it, or use `extract` and `date_part`.
 //!
 //! What it is not: it knows nothing of topics' logs, of files that lookups come from, or of dead letters.

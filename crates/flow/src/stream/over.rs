@@ -20,10 +20,14 @@
 
 pub(crate) mod columns;
 pub(crate) mod function;
+mod held;
 mod history;
 mod keyed;
 mod summary;
 mod waiting;
+
+#[cfg(test)]
+mod tests;
 
 pub(crate) use history::Kind;
 

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
 
 use arrow_array::Array;
-use hashbrown::hash_table::{Entry as Place, HashTable};
+use hashbrown::hash_table::{Entry as Found, HashTable};
 
 use crate::stream::changes::Changes;
 use crate::stream::over::columns::Results;
-use crate::stream::over::function::{Frame, Function, Part, Value, What, at, distinct, fold, result, select, value_of};
-use crate::stream::over::history::{History, Kind, Layout};
+use crate::stream::over::function::{Frame, Function, Part, Value, What, at, distinct, fold, result, select};
+use crate::stream::over::held::Held;
+use crate::stream::over::history::{History, Layout};
 use crate::stream::over::summary::{Acc, Level};
 use crate::stream::over::{EVENT, RUNNING, Rows};
 
@@ -34,13 +35,8 @@ impl Keep {
     }
 }
 
-/// What an unbounded frame has added up.
-#[derive(Debug, Clone, Default)]
-struct Held {
-    acc: Acc,
-    /// The first value, the least, the greatest: where they are bytes or must stay.
-    value: Option<Box<[u8]>>,
-}
+/// A key and the number of one of its rows.
+type Place = (Box<[u8]>, u64);
 
 #[derive(Debug)]
 struct Entry {
@@ -70,7 +66,7 @@ pub(crate) struct Keyed {
     swept: usize,
     rows: usize,
     /// Restored rows that came before an earlier one.
-    restored: BTreeMap<(Box<[u8]>, u64), Box<[u8]>>,
+    restored: BTreeMap<Place, Box<[u8]>>,
     scratch: Scratch,
 }
 
@@ -217,8 +213,8 @@ impl Keyed {
         let key_of = |slot: u32| entries.get(slot as usize).and_then(Option::as_ref).map_or(&[][..], |e| &e.key);
         let hash = hasher.hash_one(key);
         let place = match index.entry(hash, |slot| key_of(*slot) == key, |slot| hasher.hash_one(key_of(*slot))) {
-            Place::Occupied(found) => return *found.get(),
-            Place::Vacant(place) => place,
+            Found::Occupied(found) => return *found.get(),
+            Found::Vacant(place) => place,
         };
         let slot = free.pop().unwrap_or(entries.len() as u32);
         place.insert(slot);
@@ -526,68 +522,4 @@ fn summarise(history: &mut History, layout: &Layout, functions: &[Function], sum
         times(&mut starts().filter_map(|number| Some(history.blocks().get(level, number)?.times)))
     };
     history.summarise(layout, fold_rows, merge);
-}
-
-impl Held {
-    /// Adds a row.
-    fn add(&mut self, function: &Function, of: (&History, &Layout), number: u64) {
-        let row = of.0.row(of.1, number);
-        let Some(column) = function.column else {
-            self.acc.count += 1;
-            return;
-        };
-        match &function.what {
-            What::Nth(nth) => {
-                if self.acc.count == *nth && !row.is_null(column) {
-                    self.value = Some(row.raw(column).into());
-                }
-                self.acc.count += 1;
-            }
-            What::Last => self.value = (!row.is_null(column)).then(|| row.raw(column).into()),
-            What::ExtremeBytes { greatest } => {
-                if row.is_null(column) {
-                    return;
-                }
-                let found = row.bytes(column);
-                if self.value.as_deref().is_none_or(|held| (found > held) == *greatest && found != held) {
-                    self.value = Some(found.into());
-                }
-            }
-            what => self.acc.add(what, column, row, number, of),
-        }
-    }
-
-    fn value<'h>(&'h self, function: &Function, of: (&'h History, &'h Layout)) -> Value<'h> {
-        match &function.what {
-            What::Nth(_) | What::Last | What::ExtremeBytes { .. } => {
-                let column = function.column.unwrap_or(0);
-                let kind = of.1.kinds.get(column).copied().unwrap_or(Kind::Mark);
-                self.value.as_deref().map_or(Value::Null, |raw| value_of(kind, raw))
-            }
-            _ => result(of, function, &self.acc),
-        }
-    }
-
-    fn write(&self, out: &mut Vec<u8>) {
-        self.acc.write(out);
-        match &self.value {
-            None => out.push(0),
-            Some(value) => {
-                out.push(1);
-                out.extend_from_slice(&(value.len() as u32).to_le_bytes());
-                out.extend_from_slice(value);
-            }
-        }
-    }
-
-    fn read(bytes: &[u8]) -> Option<(Self, &[u8])> {
-        let (acc, rest) = Acc::read(bytes)?;
-        let (has, rest) = rest.split_first()?;
-        if *has == 0 {
-            return Some((Self { acc, value: None }, rest));
-        }
-        let (length, rest) = rest.split_first_chunk::<4>()?;
-        let (value, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-        Some((Self { acc, value: Some(value.into()) }, rest))
-    }
 }

@@ -76,11 +76,8 @@ impl Acc {
         match what {
             What::SumInt => self.int = self.int.saturating_add(later.int),
             What::SumFloat => self.float += later.float,
-            What::ExtremeInt { greatest } => {
-                if (later.int > self.int) == *greatest {
-                    self.int = later.int;
-                }
-            }
+            What::ExtremeInt { greatest: true } => self.int = self.int.max(later.int),
+            What::ExtremeInt { greatest: false } => self.int = self.int.min(later.int),
             What::ExtremeFloat { greatest } => self.extreme(later.float, *greatest),
             What::ExtremeBytes { greatest } => {
                 let bytes = |number: u64| of.0.row(of.1, number).bytes(column);
