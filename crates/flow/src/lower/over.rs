@@ -15,7 +15,7 @@ use crate::lower::{Lowered, Lowering, Result, Trace, column_of, plan_error, wind
 use crate::ops::Op;
 use crate::ops::project::Project;
 use crate::stream::function::{Finish, Frame, Function, Owned, What};
-use crate::stream::{Chain, OverPlan, STAGES_MAX, Source, Stage, owned};
+use crate::stream::{Chain, OverPlan, Stage, owned};
 
 /// The most events back that a frame or LAG may count: they are kept for each key.
 const ROWS_BACK_MAX: u64 = 1_000_000;
@@ -86,17 +86,14 @@ impl Lowering<'_> {
             input: Arc::clone(&schema),
             schema: batch_schema(&plan.schema),
         };
-        if self.stages.len() >= STAGES_MAX {
-            let message = format!("the query has more than {STAGES_MAX} steps with state");
-            return Err(SqlError::new("sql-too-long", message).help("part it into several services"));
-        }
         self.require(&traces, &input.topics);
         let mut ops = input.ops;
         ops.push(Op::Project(Project { exprs, schema }));
-        self.stages.push(Stage { sides: vec![Chain { source: input.source, ops }], operator: Box::new(operator) });
+        let sides = vec![Chain { source: input.source, ops }];
+        let source = self.add_stage(Stage { sides, operator: Box::new(operator) })?;
         let lineage = input.lineage.into_iter().chain(std::iter::repeat_n(None, calls.len())).collect();
         Ok(Lowered {
-            source: Source::Stage(self.stages.len() - 1),
+            source,
             ops: Vec::new(),
             schema: Arc::clone(&plan.schema),
             lineage,
@@ -124,6 +121,9 @@ impl Lowering<'_> {
             return Err(SqlError::new("sql-over", message).help(write));
         };
         let trace = input.lineage.get(place).copied().flatten();
+        if trace == Some(Trace::WindowEnd) {
+            return Ok((place, self.shift(trace)));
+        }
         let Some(Trace::Column { table: Some(table), place: column }) = trace else {
             return match self.catalog.order {
                 Order::Arrival => Ok((place, 0)),
