@@ -11,6 +11,7 @@ use millstream_event::{ColumnType, INGESTED_AT};
 use crate::catalog::{Order, TimeColumn};
 use crate::error::SqlError;
 use crate::expr::{Compiled, batch_schema};
+use crate::lower::updates::only_appends;
 use crate::lower::{Lowered, Lowering, Result, Trace, column_of, plan_error, window};
 use crate::ops::Op;
 use crate::ops::project::Project;
@@ -39,6 +40,7 @@ struct Call<'p> {
 impl Lowering<'_> {
     pub(super) fn over(&mut self, plan: &Window) -> Result<Lowered> {
         let input = window::spread(self.lower(&plan.input)?)?;
+        only_appends(&input)?;
         let width = input.schema.fields().len();
         let mut calls = Vec::with_capacity(plan.window_expr.len());
         for (expr, field) in plan.window_expr.iter().zip(plan.schema.fields().iter().skip(width)) {
@@ -99,6 +101,7 @@ impl Lowering<'_> {
             lineage,
             windows: None,
             topics: input.topics,
+            updates: None,
         })
     }
 
@@ -194,12 +197,12 @@ impl Lowering<'_> {
                     error.help("give it a frame, as in RANGE BETWEEN INTERVAL '1 day' PRECEDING AND CURRENT ROW")
                 );
             }
-            return Ok(plain(What::Distinct, Some(self.keep(&argument, OverPlan::kind(&kind), columns, kept)?)));
+            return Ok(plain(What::Distinct, Some(self.kept_column(&argument, OverPlan::kind(&kind), columns, kept)?)));
         }
         if named == "count" {
             return match (args.as_slice(), &argument) {
                 ([_], Expr::Literal(value, _)) if !value.is_null() => Ok(plain(What::Count, None)),
-                ([_], _) => Ok(plain(What::Count, Some(self.keep(&argument, OverPlan::MARK, columns, kept)?))),
+                ([_], _) => Ok(plain(What::Count, Some(self.kept_column(&argument, OverPlan::MARK, columns, kept)?))),
                 _ => Err(not_offered(call)),
             };
         }
@@ -229,7 +232,7 @@ impl Lowering<'_> {
             _ => Finish::Plain,
         };
         let kind = argument.get_type(&columns.input.schema).map_err(|e| plan_error(&e))?;
-        let column = self.keep(&argument, OverPlan::kind(&kind), columns, kept)?;
+        let column = self.kept_column(&argument, OverPlan::kind(&kind), columns, kept)?;
         Ok(Function { what, column: Some(column), frame, finish })
     }
 
@@ -255,13 +258,19 @@ impl Lowering<'_> {
             }
         };
         let kind = argument.get_type(&columns.input.schema).map_err(|e| plan_error(&e))?;
-        let column = self.keep(argument, OverPlan::kind(&kind), columns, kept)?;
+        let column = self.kept_column(argument, OverPlan::kind(&kind), columns, kept)?;
         let frame = Frame::Rows { from: offset, to: offset };
         Ok(Function { what: What::Lag { offset, default }, column: Some(column), frame, finish: Finish::Plain })
     }
 
     /// The number of a kept column.
-    fn keep(&self, expr: &Expr, kind: KeptKind, columns: &mut Columns<'_>, kept: &mut Vec<Kept>) -> Result<usize> {
+    fn kept_column(
+        &self,
+        expr: &Expr,
+        kind: KeptKind,
+        columns: &mut Columns<'_>,
+        kept: &mut Vec<Kept>,
+    ) -> Result<usize> {
         let place = columns.place(self, expr)?;
         if let Some(known) = kept.iter().position(|(at, _)| *at == place) {
             if let Some((_, old)) = kept.get_mut(known).filter(|(_, old)| *old == OverPlan::MARK) {

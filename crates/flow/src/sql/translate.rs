@@ -116,8 +116,15 @@ fn table(message: &str, span: Option<Span>, text: &Text, catalog: &Catalog) -> O
 fn function(message: &str, span: Option<Span>, text: &Text) -> Option<SqlError> {
     let (_, rest) = message.split_once("Invalid function '")?;
     let (name, _) = rest.split_once('\'')?;
-    let error = SqlError::new("sql-unknown-function", format!("there is no function {name}()"));
+    let known = function_names().any(|known| known == name);
+    let what = if known { "without OVER" } else { "" };
+    let message = format!("there is no function {name}() {what}");
+    let error = SqlError::new("sql-unknown-function", message.trim_end().to_owned());
     let error = error.at(text.find_word(name, true).or(span));
+    if known {
+        let over = format!("write {name}(…) OVER (PARTITION BY … ORDER BY the event time)");
+        return Some(error.help(over));
+    }
     Some(match nearest(name, function_names()) {
         Some(near) => error.help(format!("did you mean {near}()?")),
         None => error,
