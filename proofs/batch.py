@@ -102,6 +102,8 @@ def micros(interval):
 def windowed(found, sql):
     """What a window's table function is, in SQL."""
     function, source, time, lengths = found[1].lower(), found[2], found[3], found[4]
+    # An event without a time is in no window.
+    source = f"(SELECT * FROM {source} WHERE {time} IS NOT NULL)"
     sizes = [micros(text) for text in re.findall(r"INTERVAL\s*'([^']+)'", lengths, re.I)]
     at = f"arrow_cast(arrow_cast({time}, 'Timestamp(Microsecond, None)'), 'Int64')"
     floor = lambda value, by: f"({value} - (({value} % {by}) + {by}) % {by})"

@@ -2,7 +2,8 @@
 //!
 //! Each test has a log of its own. The given events are appended to their topics as a source would append them, the
 //! services run until nothing is left to read, and the topics named under `expect` are compared: as many rows as
-//! expected, each with the named columns' values, in any order (partitions have none between them).
+//! expected, each with the named columns' values, in any order (partitions have none between them). Of a table topic the
+//! newest row of each key counts. Sources say at once that nothing more will come, so that windows close.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,15 +12,17 @@ use std::time::Duration;
 use arrow_array::RecordBatch;
 use millstream_connect::FileLookup;
 use millstream_service::event::json::{Decimals, Decoder, Encoder};
-use millstream_service::event::{Column, Name, Offset, Partitioner, Schema, TopicPartition, Unknown};
+use millstream_service::event::{
+    Column, Name, Offset, PartitionId, Partitioner, Schema, Stamp, TopicPartition, Unknown, Watermark,
+};
 use millstream_service::log::{
-    Append, Change, Class, Commit, Join, Lead, Log, MemoryLog, Outcome, Read, TopicInfo, TopicSpec,
+    Append, Change, Class, Commit, Join, Lead, Log, MemoryLog, Outcome, Read, TopicInfo, TopicKind, TopicSpec,
 };
 use millstream_service::{LookupHandle, Options, Runner, State};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{TestRows, TestSettings};
-use crate::plan::Pipeline;
+use crate::plan::{Pipeline, Source};
 use crate::runtime::build;
 
 /// How long a test may take.
@@ -75,6 +78,9 @@ async fn run_test(
     }
     for given in &test.given {
         append(log.as_ref(), given).await?;
+    }
+    for source in &pipeline.sources {
+        close(log.as_ref(), source).await?;
     }
     let outcome = tokio::select! {
         () = runner.drained() => Ok(()),
@@ -141,19 +147,40 @@ async fn append(log: &dyn Log, given: &TestRows) -> Result<(), String> {
         return Ok(());
     }
     let giver = Name::new(format!("given.{name}")).map_err(|e| e.to_string())?;
-    let mut member = log.join(Join { service: giver, instance: 0, lead: Lead::Tasks(1) }).map_err(|e| e.to_string())?;
-    let task = loop {
-        if let Change::Assigned(tasks) = member.next().await
-            && let Some(task) = tasks.into_iter().next()
-        {
-            break task;
-        }
+    commit_as(log, giver, 1, &appends).await
+}
+
+/// Says for a source, which does not run in a test, that nothing more will come: windows close.
+async fn close(log: &dyn Log, source: &Source) -> Result<(), String> {
+    let Some(info) = log.topic(&source.settings.to.value) else { return Ok(()) };
+    let nothing = |partition| Append {
+        topic: info.spec.name.clone(),
+        partition: PartitionId(partition),
+        schema_version: info.schema_version,
+        rows: RecordBatch::new_empty(Arc::clone(info.spec.schema.physical())),
+        watermark: Some(Watermark::CLOSED),
     };
-    let commit = Commit { task: task.id, epoch: task.epoch, class: Class::Intake, consumed: Vec::new(), appends };
-    match log.commit(commit).await {
-        Outcome::Committed(_) => Ok(()),
-        other => Err(format!("the given events of `{name}` could not be appended: {other:?}")),
+    let appends: Vec<Append> = (0..info.spec.partitions).map(nothing).collect();
+    commit_as(log, source.name.clone(), source.tasks(), &appends).await
+}
+
+/// Commits appends as each task of a component.
+async fn commit_as(log: &dyn Log, name: Name, tasks: u32, appends: &[Append]) -> Result<(), String> {
+    let join = Join { service: name.clone(), instance: 0, lead: Lead::Tasks(tasks) };
+    let mut member = log.join(join).map_err(|e| e.to_string())?;
+    let mut left = tasks;
+    while left > 0 {
+        let Change::Assigned(assigned) = member.next().await else { continue };
+        for task in assigned {
+            let (task, epoch, appends) = (task.id, task.epoch, appends.to_vec());
+            let commit = Commit { task, epoch, class: Class::Intake, consumed: Vec::new(), appends };
+            match log.commit(commit).await {
+                Outcome::Committed(_) => left = left.saturating_sub(1),
+                other => return Err(format!("the events of `{name}` could not be appended: {other:?}")),
+            }
+        }
     }
+    Ok(())
 }
 
 /// What is wrong with a topic's events; empty where they are as expected.
@@ -211,7 +238,23 @@ async fn read_all(log: &dyn Log, info: &TopicInfo) -> Result<Vec<(RecordBatch, u
             }
         }
     }
-    Ok(found)
+    if info.spec.kind == TopicKind::Table { newest(found, &info.spec) } else { Ok(found) }
+}
+
+/// The newest row of each key, without those that are deleted: what a table topic holds.
+fn newest(rows: Vec<(RecordBatch, usize)>, spec: &TopicSpec) -> Result<Vec<(RecordBatch, usize)>, String> {
+    let key = Partitioner::new(&spec.schema, &spec.key, 1).map_err(|e| e.to_string())?;
+    let mut newest = BTreeMap::new();
+    for (batch, row) in rows {
+        let Some(of) = key.key_bytes(&batch, row).map_err(|e| e.to_string())? else { continue };
+        let deleted = Schema::ingested_at(&batch).is_some_and(|stamps| Stamp(stamps.value(row)).is_deleted());
+        if deleted {
+            newest.remove(&of)
+        } else {
+            newest.insert(of, (batch, row))
+        };
+    }
+    Ok(newest.into_values().collect())
 }
 
 /// The columns that an expected row names, and the row as the encoder would write it.

@@ -29,6 +29,7 @@ const SERVICE: &[&str] = &[
     "to",
     "late",
     "state",
+    "order",
     "instances",
     "batch_max",
     "on_dependency_failure",
@@ -41,7 +42,6 @@ const SERVICE_LATER: Later = &[
     ("learn", "online learning comes later"),
     ("forward", "edge forwarding comes later"),
     ("late_replay", "replayed events that are late follow `late`"),
-    ("order", "OVER aggregates come later"),
     ("reject_budget", "budgets come later; watch `dead letters` in the metrics"),
     ("error_budget", "budgets come later; watch `dead letters` in the metrics"),
     ("consistency", "every topic is `strong` for now; leave the line out"),
@@ -86,6 +86,8 @@ pub(crate) fn read_service(decoder: &mut Decoder<'_>, node: &Node, what: &str, h
         Some(Spanned { value: decoder.choice(n, "`late`", &choices)?, span: n.span })
     });
     let state = f.get("state").and_then(|n| read_state(decoder, n));
+    let orders = [("arrival", OrderSettings::Arrival), ("event_time", OrderSettings::EventTime)];
+    let order = f.get("order").and_then(|n| decoder.choice(n, "`order`", &orders));
     let instances = f.get("instances").and_then(|n| read_instances(decoder, n));
     let batch_max = f.get("batch_max").and_then(|n| small(decoder, n, "`batch_max`", BATCH_MAX));
     // A service of which a part was not understood may have other columns than what is left of it.
@@ -102,6 +104,7 @@ pub(crate) fn read_service(decoder: &mut Decoder<'_>, node: &Node, what: &str, h
         to: to.flatten(),
         late,
         state,
+        order,
         instances,
         batch_max,
         span: head,

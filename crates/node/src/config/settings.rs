@@ -480,6 +480,9 @@ pub struct ServiceSettings {
     pub late: Option<Spanned<LateSettings>>,
     /// How its state is bounded.
     pub state: Option<StateSettings>,
+    /// In which order OVER takes events: `arrival` (default), each answered at once from what came before it, or
+    /// `event_time`, each answered when the watermark has passed it.
+    pub order: Option<OrderSettings>,
     /// How many workers. Default 1.
     pub instances: Option<u32>,
     /// The most events computed at a time. Default 8192.
@@ -487,6 +490,16 @@ pub struct ServiceSettings {
     /// All of it.
     #[schemars(skip)]
     pub span: Span,
+}
+
+/// In which order OVER takes events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OrderSettings {
+    /// As they arrive.
+    Arrival,
+    /// By event time.
+    EventTime,
 }
 
 /// What a service keeps.

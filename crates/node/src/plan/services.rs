@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use millstream_service::event::{Name, Schema};
 use millstream_service::flow::{
-    Query, RouteCase, RouteMode, RouteOtherwise, RouteTarget, Routes, Rules, SqlError, plan_query, plan_routes,
+    Order, Query, RouteCase, RouteMode, RouteOtherwise, RouteTarget, Routes, Rules, SqlError, plan_query, plan_routes,
     plan_rules,
 };
 use millstream_service::log::TopicSpec;
@@ -15,7 +15,7 @@ use super::graph::{letters_of, targets};
 use super::pipeline::Way;
 use super::topics::{Written, side_by_side};
 use super::{EventTime, Planner, Service, define};
-use crate::config::{LateSettings, Otherwise, RouteSettings, ServiceSettings, Span, Spanned, Sql};
+use crate::config::{LateSettings, OrderSettings, Otherwise, RouteSettings, ServiceSettings, Span, Spanned, Sql};
 use crate::diagnostic::{Diagnostic, did_you_mean};
 
 impl Planner<'_> {
@@ -241,6 +241,10 @@ impl Planner<'_> {
         catalog.topics.insert(from.value.clone(), schema.clone());
         let ttl = settings.state.as_ref().and_then(|state| state.ttl);
         catalog.state_ttl_us = ttl.and_then(|ttl| i64::try_from(ttl.as_micros()).ok());
+        catalog.order = match settings.order {
+            Some(OrderSettings::EventTime) => Order::EventTime,
+            _ => Order::Arrival,
+        };
         catalog.updating = settings.to.as_ref().is_some_and(|to| self.is_table(&to.value));
         let listed: BTreeSet<&Name> = settings.from.iter().map(|f| &f.value).collect();
         match plan_query(&sql.text, &catalog) {

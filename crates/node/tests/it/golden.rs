@@ -44,7 +44,7 @@ fn the_json_form_round_trips() {
 #[test]
 fn the_examples_are_valid() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
-    for example in ["flights", "fraud"] {
+    for example in ["flights", "fraud", "market", "nexmark"] {
         if let Err(found) = Config::load(&examples.join(example)).and_then(|loaded| plan(&loaded)) {
             panic!("{example}:\n{found}");
         }
