@@ -136,7 +136,11 @@ async fn a_full_disk_refuses_posts_loses_nothing_and_goes_on_when_there_is_space
     })
     .await;
     assert_eq!(source(&node.status().await).0, RunState::Running);
-    until("all are written", async || node.status().await.sinks[0].lag == 0).await;
+    let through = async || {
+        let status = node.status().await;
+        status.services.iter().map(|s| s.lag).sum::<u64>() == 0 && status.sinks[0].lag == 0
+    };
+    until("all are written", through).await;
     let status = node.status().await;
     assert_eq!((status.sinks[0].state, status.log.stopped), (RunState::Running, None));
     node.shutdown(Duration::from_secs(30)).await.unwrap();
