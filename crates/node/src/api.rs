@@ -7,6 +7,7 @@
 //! - A reader ignores fields that it does not know, so that an older command line can ask a newer node.
 //! - A refusal is an [`ApiError`] with a stable code, at any HTTP status from 400 on.
 
+mod backup;
 mod change;
 mod control;
 mod error;
@@ -20,6 +21,7 @@ mod tests;
 mod topics;
 
 pub use crate::diagnostic::{Diagnostic, Diagnostics, Place, Related, Severity};
+pub use backup::{BackupInfo, BackupState, RestoreReport, Snapshot};
 pub use change::{Applied, Change, ChangeKind, PartKind, PipelineText, Plan};
 pub use control::{Fault, InjectRequest, ScaleRequest, ServiceAnswer};
 pub use error::{ApiError, codes};

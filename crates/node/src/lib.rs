@@ -5,6 +5,7 @@
 //! do.
 
 pub mod api;
+pub mod backups;
 pub mod config;
 pub mod diagnostic;
 mod http;

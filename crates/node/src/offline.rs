@@ -276,5 +276,6 @@ async fn stopped_status(log: &EmbeddedLog, loaded: &Loaded, pipeline: &Pipeline)
         sinks,
         lookups: Vec::new(),
         log: log_state(settings, &log.stat(), None, None),
+        backup: None,
     })
 }

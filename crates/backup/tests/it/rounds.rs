@@ -21,7 +21,8 @@ async fn a_round_copies_what_is_new_and_one_without_news_writes_nothing() {
     assert_eq!((again.objects, &again.manifest), (0, &first.manifest));
     open.add(1).await;
     let second = bed.round(&mut backup).await.unwrap();
-    assert!(second.objects == 1 && second.written < 32 << 10, "{second:?}");
+    // More than one where the commit began a segment, so that the one before was settled.
+    assert!(second.objects >= 1 && second.written < 128 << 10 && second.written < first.written, "{second:?}");
     assert!(second.manifest > first.manifest);
     // Another process finds what is there.
     let after = bed.round(&mut bed.backup(&open, 10)).await.unwrap();
@@ -57,12 +58,12 @@ async fn an_object_that_somebody_removed_is_written_again() {
     let bed = Bed::new();
     let mut open = bed.open("data").await;
     open.add(100).await;
+    open.settle();
     bed.round(&mut bed.backup(&open, 10)).await.unwrap();
     let lost = bed.objects().into_iter().find(|path| path.to_string_lossy().contains(".seg/")).unwrap();
     std::fs::remove_file(&lost).unwrap();
     let done = bed.round(&mut bed.backup(&open, 10)).await.unwrap();
-    assert_eq!(done.objects, 1);
-    assert!(lost.exists());
+    assert!(done.objects >= 1 && lost.exists(), "{done:?}");
     assert_eq!(bed.restored(None, "back").await.unwrap(), 5000);
 }
 

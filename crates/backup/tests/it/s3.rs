@@ -45,7 +45,7 @@ impl Server {
     fn put(&self, path: &str) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.1)).unwrap();
         let request =
-            format!("PUT {path} HTTP/1.1\r\nHost: s3.localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            format!("PUT {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();

@@ -12,6 +12,7 @@ mod run;
 mod schema;
 mod services;
 mod show;
+mod state;
 mod tap;
 mod test;
 mod topics;
@@ -56,6 +57,7 @@ enum Command {
     Services(services::Args),
     Dlq(dlq::Args),
     Log(log::Args),
+    State(state::Args),
     Bench(crate::bench::Args),
     Schema(schema::Args),
     Completions(completions::Args),
@@ -79,6 +81,7 @@ impl Cli {
             Command::Services(args) => runtime.block_on(services::run(&args, &mut out)),
             Command::Dlq(args) => runtime.block_on(dlq::run(args, &mut out)),
             Command::Log(args) => runtime.block_on(log::run(&args, &mut out)),
+            Command::State(args) => runtime.block_on(state::run(&args, &mut out)),
             Command::Bench(args) => runtime.block_on(crate::bench::run(args, &mut out)),
             Command::Schema(args) => schema::run(&args, &mut out),
             Command::Completions(args) => completions::run(&args, &mut out),

@@ -1,13 +1,15 @@
 //! `services`: how the services are doing; pause, resume and scale one of them.
 
 use clap::Subcommand;
-use millstream_node::api::{HeldBack, Phase, RunState, ScaleRequest, ServiceAnswer, ServiceStatus, Status, paths};
+use millstream_node::api::{
+    BackupState, HeldBack, Phase, RunState, ScaleRequest, ServiceAnswer, ServiceStatus, Status, paths,
+};
 use serde_json::json;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::target::TargetArgs;
-use crate::terminal::{Align, Out, Style, Table, count, millis, rate};
+use crate::terminal::{Align, Out, Style, Table, count, duration, millis, rate};
 
 /// Show the services; pause, resume or scale one while the others go on
 #[derive(Debug, clap::Args)]
@@ -117,6 +119,9 @@ async fn list(target: &TargetArgs, out: &mut Out) -> Result<Exit, Failure> {
             out.line(&format!("{name}: {reason}"))?;
         }
     }
+    if let Some(backup) = &status.backup {
+        out.line(&backup_text(backup, out.style))?;
+    }
     Ok(Exit::Done)
 }
 
@@ -142,6 +147,16 @@ fn seconds_text(seconds: f64) -> String {
         s if s < 7200.0 => format!("{:.1} min", s / 60.0),
         s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
         s => format!("{:.1} days", s / 86_400.0),
+    }
+}
+
+/// How backups stand, in a line.
+fn backup_text(backup: &BackupState, style: Style) -> String {
+    let since = duration(backup.seconds_since_success);
+    match (&backup.last_success, &backup.error) {
+        (_, Some(error)) => style.bad(&format!("backup: none for {since}: {error}")),
+        (Some(at), None) => format!("backup: {since} ago ({at}) to {}", backup.to),
+        (None, None) => format!("backup: the first is on its way to {}", backup.to),
     }
 }
 

@@ -8,6 +8,7 @@
     reason = "a test that cannot go on should stop"
 )]
 
+mod backup;
 mod bench;
 mod change;
 mod drain;

@@ -18,6 +18,10 @@ pub mod codes {
     pub const APPLY_FAILED: &str = "apply-failed";
     /// The node is about to end.
     pub const STOPPING: &str = "stopping";
+    /// The pipeline says no place for backups.
+    pub const BACKUP_UNSET: &str = "backup-unset";
+    /// A backup, or a restore, could not be made; `message` says why.
+    pub const BACKUP_FAILED: &str = "backup-failed";
     /// A request that cannot be understood.
     pub const REQUEST_WRONG: &str = "request-wrong";
     /// The log could not be read; `message` says why.

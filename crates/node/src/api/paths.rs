@@ -35,6 +35,9 @@ pub const DISCARD: &str = "/api/dlq/{name}/discard";
 /// GET -> [`super::LogStat`].
 pub const LOG_STAT: &str = "/api/log/stat";
 
+/// POST -> [`super::Snapshot`]: one round of the backup, now.
+pub const SNAPSHOT: &str = "/api/state/snapshot";
+
 /// The path with a name in its place. Names have no characters that a URL would have to escape.
 pub fn fill(path: &str, name: &str) -> String {
     path.replace("{name}", name)

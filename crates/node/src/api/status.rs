@@ -23,6 +23,9 @@ pub struct Status {
     pub lookups: Vec<LookupState>,
     /// The log below.
     pub log: LogState,
+    /// Its backups; absent where none are made, and on a stopped node.
+    #[serde(default)]
+    pub backup: Option<super::BackupState>,
 }
 
 /// What only a running node counts, in the statuses of services, sources and sinks.

@@ -13,6 +13,7 @@ mod scalars;
 mod settings;
 mod source_text;
 mod sql_text;
+mod state;
 mod yaml;
 
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ pub use read::format_of;
 pub use settings::*;
 pub use source_text::{Pos, SourceText, SourceTexts, Span, Spanned};
 pub use sql_text::Sql;
+pub use state::{BackupSettings, PipelineStateSettings, Secret};
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
 

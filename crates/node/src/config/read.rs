@@ -13,6 +13,7 @@ use super::read_test::read_test;
 use super::scalars;
 use super::settings::*;
 use super::source_text::{Span, Spanned};
+use super::state::read_state;
 use super::yaml::{Node, Style, Value};
 use crate::diagnostic::{Diagnostic, did_you_mean};
 
@@ -23,8 +24,10 @@ const NAMED_MAX: usize = 1000;
 /// The shortest time after which a source may count as idle.
 const IDLE_MIN: Duration = Duration::from_millis(100);
 
-const TOP: &[&str] =
-    &["version", "pipeline", "log", "server", "defaults", "topics", "lookups", "sources", "services", "sinks", "tests"];
+const TOP: &[&str] = &[
+    "version", "pipeline", "log", "server", "state", "defaults", "topics", "lookups", "sources", "services", "sinks",
+    "tests",
+];
 const TOP_LATER: Later = &[
     ("views", "views come later; write the result to a topic and a file sink"),
     ("policy", "access policy comes later"),
@@ -44,6 +47,7 @@ pub(crate) fn read_config(decoder: &mut Decoder<'_>, root: &Node) -> Option<Conf
         pipeline: pipeline.clone().unwrap_or(Spanned { value: placeholder()?, span: root.span }),
         log: f.get("log").map(|n| read_log(decoder, n)).unwrap_or_else(|| default_log(decoder)),
         server: f.get("server").map(|n| read_server(decoder, n)).unwrap_or_default(),
+        state: f.get("state").map(|n| read_state(decoder, n)).unwrap_or_default(),
         defaults: f.get("defaults").map(|n| read_defaults(decoder, n)).unwrap_or_default(),
         topics: named(decoder, &f, "topics", "topic", read_topic),
         lookups: named(decoder, &f, "lookups", "lookup", read_lookup),

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 
 use super::source_text::{Span, Spanned};
 use super::sql_text::Sql;
+use super::state::PipelineStateSettings;
 
 /// Named things in the order of the file.
 pub type Named<T> = Vec<(Spanned<Name>, T)>;
@@ -28,6 +29,9 @@ pub struct Config {
     /// The HTTP interface.
     #[schemars(default)]
     pub server: ServerSettings,
+    /// What becomes of what the pipeline knows.
+    #[schemars(default)]
+    pub state: PipelineStateSettings,
     /// What topics are like unless said otherwise.
     #[schemars(default)]
     pub defaults: Defaults,

@@ -19,7 +19,7 @@ use crate::Node;
 use crate::api::{
     self, ApiError, Applied, ColumnInfo, InjectRequest, Letter, LetterAnswer, LetterOutcome, LetterState, LettersQuery,
     LettersRequest, LettersResult, LogStat, LogTopic, PartitionInfo, PipelineText, Plan, ScaleRequest, ServiceAnswer,
-    Status, Topic, Topics, codes,
+    Snapshot, Status, Topic, Topics, codes,
 };
 use crate::plan::Pipeline;
 use crate::runtime::{log_error, log_state, service_error};
@@ -368,6 +368,11 @@ fn result(answer: Answer, select: &Select, done: LetterOutcome) -> LettersResult
     let good = good.map(|id| LetterAnswer { id: shown(*id), outcome: done });
     let answers = good.take(LETTERS_DEFAULT as usize).chain(refusals.iter().cloned()).collect();
     LettersResult { done: answer.done, refused: answer.refused, answers }
+}
+
+/// One round of the backup, now.
+pub(super) async fn snapshot(State(node): State<Node>) -> Answered<Snapshot> {
+    Ok(Json(node.inner.back_up().await?))
 }
 
 pub(super) async fn log_stat(State(node): State<Node>) -> Answered<LogStat> {

@@ -72,6 +72,13 @@ pub(super) async fn metrics(State(node): State<Node>) -> impl IntoResponse {
     page.head("millstream_log_bytes", "gauge", "Bytes of the log on disk.");
     let dir = node.inner.view().loaded.config.log.embedded.dir.clone();
     page.line("millstream_log_bytes", &[], crate::runtime::disk_use(&dir));
+    if let Some(backup) = node.inner.backup_state() {
+        const SINCE: &str = "millstream_backup_seconds_since_success";
+        page.head(SINCE, "gauge", "How long ago a backup last succeeded; since the start while none has.");
+        page.line(SINCE, &[], format!("{:.3}", backup.seconds_since_success));
+        page.head("millstream_backup_rounds_failed_total", "counter", "Rounds of the backup that failed.");
+        page.line("millstream_backup_rounds_failed_total", &[], backup.rounds_failed);
+    }
     let (cpu, rss) = crate::runtime::usage();
     page.head("process_cpu_seconds_total", "counter", "CPU time, user and system.");
     page.line("process_cpu_seconds_total", &[], cpu);

@@ -42,7 +42,8 @@ pub(crate) fn router(node: &Node) -> Router {
         .route(paths::LETTERS, get(handlers::list_letters))
         .route(paths::REPLAY, post(handlers::replay))
         .route(paths::DISCARD, post(handlers::discard))
-        .route(paths::LOG_STAT, get(handlers::log_stat));
+        .route(paths::LOG_STAT, get(handlers::log_stat))
+        .route(paths::SNAPSHOT, post(handlers::snapshot));
     // What stands behind it, the sources' routes, has limits of its own.
     slow::bounded(routes, slow::BODY_TIMEOUT)
         .fallback(sources)
@@ -75,6 +76,8 @@ impl From<ApiError> for Refused {
             codes::PIPELINE_WRONG | codes::WHERE_WRONG => StatusCode::UNPROCESSABLE_ENTITY,
             codes::CHANGE_REFUSED | codes::APPLY_FAILED => StatusCode::CONFLICT,
             codes::LOG_STOPPED | codes::STOPPING => StatusCode::SERVICE_UNAVAILABLE,
+            codes::BACKUP_UNSET => StatusCode::CONFLICT,
+            codes::BACKUP_FAILED => StatusCode::BAD_GATEWAY,
             "timeout" => StatusCode::GATEWAY_TIMEOUT,
             "faults-off" => StatusCode::FORBIDDEN,
             "log-failed" | "log-damaged" => StatusCode::INTERNAL_SERVER_ERROR,

@@ -4,12 +4,14 @@
 //! 2. The address is bound, so that a taken port is found before anything runs.
 //! 3. Lookups begin to load; services start, then sinks, then sources: nobody writes before its reader can read.
 //! 4. [`Node::apply`] stops and starts only what differs, at commit boundaries. What cannot work changes nothing.
-//! 5. [`Node::shutdown`] stops sources, services and sinks in this order, each at a commit boundary, and closes the log.
+//! 5. [`Node::shutdown`] stops sources, services and sinks in this order, each at a commit boundary, makes the last backup
+//!    where there are any, and closes the log.
 //!
 //! Whoever changes the pipeline holds the [`Parts`]; posts, statuses and all other readers look at the [`View`], which is
 //! never held across a wait.
 
 mod apply;
+pub(crate) mod backups;
 pub(crate) mod build;
 mod change;
 mod parts;
@@ -32,6 +34,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::api::{ApiError, DrainSummary, Phase, Status, codes};
 use crate::diagnostic::names_known;
+pub(crate) use backups::backup_error;
 pub(crate) use change::{diff, wrong};
 pub(crate) use parts::Parts;
 pub(crate) use status::{api_time, disk_use, held_back, log_state, now_us, watermark_text};
@@ -67,6 +70,7 @@ pub(crate) struct Inner {
     started_at: String,
     phase: Mutex<Phase>,
     samples: Mutex<status::Samples>,
+    backups: backups::Backups,
     /// The runtime that services compute on; taken at the end.
     compute: Mutex<Option<tokio::runtime::Runtime>>,
     /// Tasks of the node itself: they end with it.
@@ -144,6 +148,7 @@ impl Node {
             inner.runner.stop_all(true).await;
         };
         let in_time = tokio::time::timeout(timeout, stop).await.is_ok();
+        inner.last_backup().await;
         let status = inner.status().await;
         let summary = inner.summary(status, drained && in_time && failed.is_empty(), failed);
         for task in inner.tasks.lock().drain(..) {

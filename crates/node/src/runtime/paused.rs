@@ -9,7 +9,7 @@ use millstream_service::event::Name;
 use crate::api::ApiError;
 
 /// The file's name in the data directory: a JSON list of names.
-const FILE: &str = "paused.json";
+pub(crate) const FILE: &str = "paused.json";
 
 /// Who was paused when the node was last told. A file that cannot be read is an error: going on might do harm.
 pub(crate) fn read(dir: &Path) -> Result<BTreeSet<Name>, ApiError> {

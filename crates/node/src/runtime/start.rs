@@ -55,6 +55,7 @@ impl Node {
             started_at: status::now_text(),
             phase: Mutex::new(Phase::Running),
             samples: Mutex::default(),
+            backups: super::backups::Backups::default(),
             compute: Mutex::new(Some(compute)),
             tasks: Mutex::default(),
         });
@@ -71,6 +72,7 @@ impl Node {
         let mut tasks = node.inner.tasks.lock();
         tasks.push(tokio::spawn(serve));
         tasks.push(tokio::spawn(status::sample(Arc::downgrade(&node.inner))));
+        tasks.push(tokio::spawn(super::backups::run(Arc::downgrade(&node.inner))));
         drop(tasks);
         Ok(node)
     }

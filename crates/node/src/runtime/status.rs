@@ -251,6 +251,7 @@ impl Inner {
             sinks: pipeline.sinks.iter().filter_map(sink).collect(),
             lookups: pipeline.lookups.iter().filter_map(lookup).collect(),
             log: log_state(settings, &self.log.stat(), Some(self.log.counts()), self.log.stopped()),
+            backup: self.backup_state(),
         }
     }
 
