@@ -42,6 +42,7 @@
 mod catalog;
 mod error;
 mod expr;
+mod fold;
 mod functions;
 mod isolate;
 mod lookup;
@@ -57,6 +58,10 @@ mod stream;
 
 pub use catalog::{Catalog, LookupSchema, Order, TimeColumn};
 pub use error::{Span, SqlError};
+pub use fold::{
+    FOLD_UNMATCHED, Fold, FoldAction, FoldBlock, FoldCase, FoldError, FoldOtherwise, FoldPart, FoldPlace, FoldSpec,
+    FoldTimer, Folding, plan_fold,
+};
 pub use lookup::{LookupError, LookupSet, LookupTable};
 pub use outcome::{Failed, Origin, Processed, REASON_CHARS_MAX};
 pub use predicate::{Predicate, plan_predicate};

@@ -40,6 +40,11 @@ impl Guard {
         Self { left, and, right }
     }
 
+    /// Its left side, whether it is an AND, and its right side.
+    pub(crate) fn parts(&self) -> (&Arc<dyn PhysicalExpr>, bool, &Arc<dyn PhysicalExpr>) {
+        (&self.left, self.and, &self.right)
+    }
+
     /// Kleene's logic for one row.
     fn combine(&self, left: Option<bool>, right: Option<bool>) -> Option<bool> {
         let decided = !self.and;

@@ -3,8 +3,10 @@
 pub(crate) mod exact;
 pub(crate) mod fallible;
 mod guard;
+pub(crate) mod row;
 #[cfg(test)]
 mod tests;
+pub(crate) mod value;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
@@ -138,6 +140,11 @@ impl Compiled {
         Ok(Self { expr: physical, text: text_of(expr).into(), fallible, digits })
     }
 
+    /// A part of a compiled expression.
+    pub(crate) fn part(expr: Arc<dyn PhysicalExpr>) -> Self {
+        Self { expr, text: "".into(), fallible: true, digits: None }
+    }
+
     /// With another text.
     pub(crate) fn with_text(self, change: impl FnOnce(&str) -> String) -> Self {
         Self { text: change(&self.text).into(), ..self }
@@ -146,6 +153,16 @@ impl Compiled {
     /// Whether some row can make it fail.
     pub(crate) fn fallible(&self) -> bool {
         self.fallible
+    }
+
+    /// What runs.
+    pub(crate) fn physical(&self) -> &Arc<dyn PhysicalExpr> {
+        &self.expr
+    }
+
+    /// The digits that its decimals may have, where they may have outgrown them.
+    pub(crate) fn digits(&self) -> Option<u8> {
+        self.digits.map(|(precision, _)| precision)
     }
 
     /// The expression as text.

@@ -54,6 +54,8 @@ pub struct Step {
     pub late: Vec<u32>,
     /// How many rows each inner lookup join dropped.
     pub dropped: Vec<(Name, u64)>,
+    /// Rows of the pushed batch that no case of a fold takes, where they are left out.
+    pub unmatched: Vec<u32>,
     /// Derived rows on which an expression failed; the state that they come from stands.
     pub derived: Vec<Derived>,
 }
@@ -369,7 +371,8 @@ fn late_rows(frame: &Frame) -> Vec<u32> {
 /// The longest text of a row.
 const ROW_CHARS_MAX: usize = 1000;
 
-fn text_of_row(batch: &RecordBatch, row: usize) -> String {
+/// A row for a person to read.
+pub(crate) fn text_of_row(batch: &RecordBatch, row: usize) -> String {
     use arrow_cast::display::array_value_to_string;
     let fields = batch.schema_ref().fields().iter().zip(batch.columns());
     let user = fields.take(batch.num_columns().saturating_sub(1));

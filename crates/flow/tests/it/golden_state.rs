@@ -31,24 +31,24 @@ use crate::golden::{blocks, columns, difference, show};
 /// The start of 2026 in microseconds.
 const START: i64 = 1_767_225_600_000_000;
 
-struct Topic {
+pub(crate) struct Topic {
     schema: Schema,
     key: Vec<String>,
     time: Option<(usize, i64)>,
 }
 
 /// One row on its way in, with the watermark behind it.
-struct Event {
-    topic: Name,
-    rows: RecordBatch,
-    watermark: i64,
+pub(crate) struct Event {
+    pub(crate) topic: Name,
+    pub(crate) rows: RecordBatch,
+    pub(crate) watermark: i64,
 }
 
 #[derive(Default)]
-struct World {
-    catalog: Catalog,
+pub(crate) struct World {
+    pub(crate) catalog: Catalog,
     topics: BTreeMap<Name, Topic>,
-    events: Vec<Event>,
+    pub(crate) events: Vec<Event>,
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn rerun(text: &str) -> String {
 }
 
 impl World {
-    fn declare(&mut self, name: &str, spec: &[&str], body: &str) {
+    pub(crate) fn declare(&mut self, name: &str, spec: &[&str], body: &str) {
         let name = Name::new(name).unwrap();
         let columns = columns(body);
         let columns = columns.iter().map(|c| {
@@ -142,7 +142,7 @@ impl World {
         self.catalog.state_ttl_us = ttl.map(|seconds| (seconds * 1e6) as i64);
     }
 
-    fn feed(&mut self, body: &str) {
+    pub(crate) fn feed(&mut self, body: &str) {
         self.events.clear();
         let mut greatest: BTreeMap<Name, i64> = BTreeMap::new();
         let lines = body.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
@@ -218,7 +218,12 @@ impl World {
     }
 
     /// The events of each partition; watermarks are those of the producer, which is one.
-    fn parts(&self, events: &[&Event], keys: &BTreeMap<Name, Vec<String>>, partitions: u32) -> Vec<Vec<Event>> {
+    pub(crate) fn parts(
+        &self,
+        events: &[&Event],
+        keys: &BTreeMap<Name, Vec<String>>,
+        partitions: u32,
+    ) -> Vec<Vec<Event>> {
         let mut parts: Vec<Vec<Event>> = (0..partitions).map(|_| Vec::new()).collect();
         for event in events {
             let topic = &self.topics[&event.topic];
@@ -238,13 +243,13 @@ impl World {
 }
 
 impl Event {
-    fn one(&self) -> Self {
+    pub(crate) fn one(&self) -> Self {
         Self { topic: self.topic.clone(), rows: self.rows.clone(), watermark: self.watermark }
     }
 }
 
 /// Events of one topic without a break as one batch, with the last watermark.
-fn runs(events: &[&Event]) -> Vec<Event> {
+pub(crate) fn runs(events: &[&Event]) -> Vec<Event> {
     let mut runs: Vec<Event> = Vec::new();
     for event in events {
         match runs.last_mut() {

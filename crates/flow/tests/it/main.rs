@@ -4,6 +4,7 @@
 
 mod functions;
 mod golden;
+mod golden_fold;
 mod golden_state;
 mod joins;
 mod lookups;
