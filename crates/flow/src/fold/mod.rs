@@ -72,6 +72,8 @@ struct Timer {
     column: usize,
     /// The place of the event time in the input.
     time: usize,
+    /// What is added to it.
+    plus_us: i64,
     program: Program,
     /// The output column with the time of what is given out, where every row has it: an event's or the timer's.
     passed: Option<String>,

@@ -8,7 +8,7 @@ use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::Column as PhysicalColumn;
 use millstream_event::{Column, ColumnType, INGESTED_AT, Name, Schema};
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, TimeColumn};
 use crate::error::{Span, SqlError, nearest};
 use crate::expr::batch_schema;
 use crate::expr::value::{Kind, Val, first};
@@ -113,12 +113,12 @@ impl Planner {
         let timer = match time {
             None => None,
             Some(found) => {
-                let (column, time) = found?;
+                let (column, (time, plus_us)) = found?;
                 let program = self.program(timed, &key_scope, kinds.len(), &state, &output, Rest::Drop)?;
                 let own = program.passed(kinds.len() + column);
                 let passed = events.passed(time).into_iter().find(|c| program.is_silent() || own.contains(c));
                 let passed = passed.and_then(|c| schema.columns().get(c)).map(|c| c.name.clone());
-                Some(Timer { column, time, program, passed })
+                Some(Timer { column, time, plus_us, program, passed })
             }
         };
         Some(Fold {
@@ -196,8 +196,8 @@ impl Planner {
         column: &str,
         state: &StatePlan,
         input: &Schema,
-        time: Option<&String>,
-    ) -> Option<(usize, usize)> {
+        time: Option<&TimeColumn>,
+    ) -> Option<(usize, (usize, i64))> {
         let found = state.columns.iter().position(|c| c.name == column);
         let Some(place) = found else {
             let error = SqlError::new("sql-unknown-column", format!("there is no state column `{column}`"));
@@ -216,7 +216,7 @@ impl Planner {
             self.report(FoldPlace::Timer, fault("fold-timer", message, help));
             return None;
         }
-        let time = time.and_then(|time| input.column(time)).map(|(place, _)| place);
+        let time = time.and_then(|time| Some((input.column(&time.name)?.0, time.plus_us)));
         if time.is_none() {
             let help = "give its topic one, as in `event_time: {column: at, max_out_of_orderness: 10s}`";
             let message = "a timer runs by event time, which the fold's input does not have";

@@ -437,7 +437,7 @@ fn arrive(fold: &Fold, rows: &RecordBatch, step: &mut Step) -> Result<Arrived, B
             step.failed.push(Failed { row, code: "event-time-missing", reason });
         } else {
             from.push(row);
-            kept.push(times.value(at));
+            kept.push(times.value(at).saturating_add(timer.plus_us));
         }
     }
     if from.len() == rows.num_rows() {

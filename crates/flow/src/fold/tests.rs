@@ -13,7 +13,7 @@ use super::*;
 use crate::expr::value::{Sink, Val, first};
 use crate::ops::batch_of;
 use crate::stream::{Derived, Step};
-use crate::{Catalog, Failed, LookupSet};
+use crate::{Catalog, Failed, LookupSet, TimeColumn};
 
 fn columns(of: &[(&str, &str)]) -> Vec<Column> {
     of.iter().map(|(name, kind)| Column::parse(*name, kind).unwrap()).collect()
@@ -369,7 +369,7 @@ fn plan(hard: bool) -> Arc<Fold> {
     let mut catalog = Catalog::default();
     let kinds = [("id", "bigint!"), ("k", "string!"), ("kind", "string!"), ("qty", "int!"), ("at", "timestamp!")];
     catalog.topics.insert(topic(), Schema::new(columns(&kinds)).unwrap());
-    catalog.event_times.insert(topic(), "at".to_owned());
+    catalog.event_times.insert(topic(), TimeColumn { name: "at".to_owned(), plus_us: 0 });
     Arc::new(plan_fold(&spec(hard), &[topic()], &catalog).unwrap_or_else(|e| panic!("{}", e[0])))
 }
 
