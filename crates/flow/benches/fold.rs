@@ -68,7 +68,7 @@ fn fold(hard: bool) -> Arc<Fold> {
         otherwise: FoldOtherwise::DeadLetter,
         timer: None,
     };
-    Arc::new(plan_fold(&spec, &[topic], &catalog).unwrap_or_else(|e| panic!("{}", e[0])))
+    Arc::new(plan_fold(&spec, &[topic], &catalog).unwrap_or_else(|e| panic!("{e:?}")))
 }
 
 /// Batches over `keys` SKUs; `hot`: half of all events have the first.

@@ -24,6 +24,9 @@
 //!   without a time has nothing in its frames and is in nobody's.
 //! - A subtraction of timestamps has no column type; cast it, or use `extract` and `date_part`.
 //!
+//! A *fold* ([`plan_fold`]) is a state machine for each key in such expressions: cases with a condition, new values for
+//! the key's state, and rows that are given out; timers by event time.
+//!
 //! What it is not: it knows nothing of topics' logs, of files that lookups come from, or of dead letters.
 //!
 //! ```

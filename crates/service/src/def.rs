@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arrow_array::RecordBatch;
 use millstream_event::{Column, ColumnType, Name, Schema, SchemaError};
-use millstream_flow::{Processed, Query, Routes, Rules};
+use millstream_flow::{Fold, Processed, Query, Routes, Rules};
 
 use crate::lookup::LookupHandle;
 use crate::{Sink, Source};
@@ -20,7 +20,7 @@ pub const BATCH_ROWS_DEFAULT: usize = 8192;
 /// The column that [`Else::Tag`] adds: the names of the rules an event broke, null where it broke none.
 pub const BROKEN_RULES: &str = "broken_rules";
 
-/// A step of the pipeline: `check`, then `query` or `processor` or nothing, then `output`.
+/// A step of the pipeline: `check`, then `query`, `fold` or `processor` or nothing, then `output`.
 #[derive(Clone)]
 pub struct ServiceDef {
     /// The name.
@@ -68,14 +68,6 @@ impl ServiceDef {
     pub(crate) fn repartitions(&self) -> bool {
         let own = self.name.as_str().contains(".repartition.");
         own && matches!((&self.work, &self.output), (Work::None, Output::To(topic)) if *topic == self.name)
-    }
-
-    /// The query, if it keeps state.
-    pub(crate) fn stateful(&self) -> Option<&Arc<Query>> {
-        match &self.work {
-            Work::Query(query) if query.is_stateful() => Some(query),
-            _ => None,
-        }
     }
 }
 
@@ -139,6 +131,8 @@ pub enum Work {
     None,
     /// A SQL query.
     Query(Arc<Query>),
+    /// A state machine for each key.
+    Fold(Arc<Fold>),
     /// Code.
     Processor(Arc<dyn Processor>),
 }

@@ -24,6 +24,7 @@ mod outlet;
 mod piece;
 mod placing;
 mod process;
+mod program;
 mod promises;
 mod replay;
 mod replayed;

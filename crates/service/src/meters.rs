@@ -23,6 +23,7 @@ pub struct Meters {
     pub(crate) events_out: AtomicU64,
     pub(crate) dropped_by_check: AtomicU64,
     pub(crate) dropped_by_route: AtomicU64,
+    pub(crate) dropped_by_fold: AtomicU64,
     pub(crate) dropped_late: AtomicU64,
     pub(crate) late: AtomicU64,
     pub(crate) idled: AtomicU64,
@@ -65,6 +66,9 @@ pub struct Counts {
     /// Events that no case of a route with `otherwise: drop` took.
     #[serde(default)]
     pub dropped_by_route: u64,
+    /// Events that no case of a fold with `otherwise: drop` took.
+    #[serde(default)]
+    pub dropped_by_fold: u64,
     /// Events that came too late and were dropped, as `late: drop` says.
     #[serde(default)]
     pub dropped_late: u64,
@@ -94,9 +98,10 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// All events left out on purpose: by a check, a lookup join or a route.
+    /// All events left out on purpose: by a check, a lookup join, a route, a fold or for being late.
     pub fn dropped_total(&self) -> u64 {
-        self.dropped_by_check + self.dropped_by_route + self.dropped_late + self.dropped_by_lookup.values().sum::<u64>()
+        let by_lookup: u64 = self.dropped_by_lookup.values().sum();
+        self.dropped_by_check + self.dropped_by_route + self.dropped_by_fold + self.dropped_late + by_lookup
     }
 
     /// All dead letters.
@@ -114,6 +119,7 @@ pub(crate) struct Tally {
     pub(crate) broken_rules: Vec<(String, u64)>,
     pub(crate) dropped_by_check: u64,
     pub(crate) dropped_by_route: u64,
+    pub(crate) dropped_by_fold: u64,
     pub(crate) dropped_late: u64,
     pub(crate) late: u64,
     pub(crate) idled: u64,
@@ -140,6 +146,7 @@ impl Tally {
         self.events_in += other.events_in;
         self.dropped_by_check += other.dropped_by_check;
         self.dropped_by_route += other.dropped_by_route;
+        self.dropped_by_fold += other.dropped_by_fold;
         self.dropped_late += other.dropped_late;
         self.late += other.late;
         self.idled += other.idled;
@@ -175,6 +182,7 @@ impl Meters {
             broken_rules: self.broken_rules.lock().clone(),
             dropped_by_check: get(&self.dropped_by_check),
             dropped_by_route: get(&self.dropped_by_route),
+            dropped_by_fold: get(&self.dropped_by_fold),
             dropped_late: get(&self.dropped_late),
             late: get(&self.late),
             idled: get(&self.idled),
@@ -195,6 +203,7 @@ impl Meters {
         add(&self.events_in, tally.events_in);
         add(&self.dropped_by_check, tally.dropped_by_check);
         add(&self.dropped_by_route, tally.dropped_by_route);
+        add(&self.dropped_by_fold, tally.dropped_by_fold);
         add(&self.dropped_late, tally.dropped_late);
         add(&self.late, tally.late);
         add(&self.idled, tally.idled);

@@ -104,8 +104,8 @@ impl Plan {
         inputs: &[TopicInfo],
         topic: &dyn Fn(&Name) -> Option<TopicInfo>,
     ) -> Result<Self, Broken> {
-        // What passes through a query does so from its first topic.
-        let first = def.stateful().and_then(|query| query.inputs().first());
+        // What passes through a query or fold does so from its first topic.
+        let first = def.stateful().and_then(|work| work.inputs().first());
         let known_as = |info: &TopicInfo| def.aliases.get(&info.spec.name).cloned().unwrap_or(info.spec.name.clone());
         let lead = inputs.iter().find(|info| first.is_some_and(|first| known_as(info) == *first));
         let lead = lead.or(inputs.first()).ok_or("it has no input")?;
@@ -115,11 +115,13 @@ impl Plan {
         let made = match &def.work {
             Work::None => checked.clone(),
             Work::Query(query) => query.schema().clone(),
+            Work::Fold(fold) => fold.schema().clone(),
             Work::Processor(processor) => processor.schema().clone(),
         };
         let through = |column: &str| match &def.work {
             Work::None => Some(column.to_owned()),
             Work::Query(query) => query.passes_through(column),
+            Work::Fold(fold) => fold.passes_through(column),
             Work::Processor(_) => None,
         };
         let find = |name: &Name| topic(name).ok_or_else(|| format!("there is no topic `{name}`"));
@@ -261,7 +263,8 @@ impl Plan {
 
     fn work(&self, way: &mut Way, lookups: &LookupSet, staged: &mut Staged) {
         let processed = match &self.def.work {
-            Work::None => return,
+            // A fold keeps state: its events are pushed.
+            Work::None | Work::Fold(_) => return,
             Work::Query(query) => query.run(&way.rows, lookups),
             Work::Processor(processor) => processor.process(&way.rows),
         };

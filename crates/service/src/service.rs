@@ -96,7 +96,7 @@ struct Running<'a> {
     service: &'a Service,
     context: Context,
     plan: Plan,
-    /// What the query keeps, if it does.
+    /// What the work keeps, if it does.
     state: Option<Kept>,
     /// The topics of `inputs`; the last is the service's own replay topic.
     topics: Vec<Name>,
@@ -131,7 +131,7 @@ impl<'a> Running<'a> {
         let inputs = Inputs::open(context.log.as_ref(), &context.task.id, &topics).await?;
         // What is on its way was settled before the positions were told.
         let state = match service.def.stateful() {
-            Some(query) => Some(Kept::open(query, &context).await?),
+            Some(work) => Some(Kept::open(work, &context).await?),
             None => None,
         };
         let time = match &service.def.time {
@@ -164,7 +164,7 @@ impl<'a> Running<'a> {
     /// What the task promises of all that it will still append; `None`: its topics have no event time.
     fn output_watermark(&self) -> Option<Watermark> {
         let promise = self.time.as_ref()?.promise();
-        let held_back = |state: &Kept| Watermark(state.running.output_watermark(promise.0));
+        let held_back = |state: &Kept| Watermark(state.program.output_watermark(promise.0));
         // Who says nothing, or that there is nothing, has no time to hold back.
         Some(self.state.as_ref().filter(|_| promise.time().is_some()).map_or(promise, held_back))
     }
@@ -336,7 +336,7 @@ impl<'a> Running<'a> {
     /// Lets the query conclude what no event can change any more.
     fn advance(&mut self, lookups: &LookupSet, staged: &mut Staged) -> Result<(), String> {
         let (Some(state), Some(time)) = (&mut self.state, &self.time) else { return Ok(()) };
-        let step = state.running.advance(time.watermark().0, lookups).map_err(|e| e.to_string())?;
+        let step = state.program.advance(time.watermark().0, lookups).map_err(|e| e.to_string())?;
         self.plan.give_out(step, self.context.task.id.partition, staged)
     }
 
@@ -346,7 +346,7 @@ impl<'a> Running<'a> {
         };
         let topic = self.service.def.aliases.get(input).unwrap_or(input);
         let from = self.context.task.id.partition;
-        self.plan.push(piece, topic, from, lookups, &mut state.running, staged)
+        self.plan.push(piece, topic, from, lookups, &mut state.program, staged)
     }
 
     /// Pushes events one by one, because one of them kills. State that a panic left half changed is of no use, so the task

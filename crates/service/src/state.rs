@@ -1,12 +1,12 @@
-//! The state of a service's task: a query at work, and its changelog, the table topic `<service>.state`.
+//! The state of a service's task: a query or fold at work, and its changelog, the table topic `<service>.state`.
 //!
-//! 1. A task opens its query without state and reads its partition of the changelog from the start: the newest value of
+//! 1. A task opens its program without state and reads its partition of the changelog from the start: the newest value of
 //!    each key is enough, so compaction of the topic is the snapshot.
 //! 2. What a batch changes is appended in the commit of that batch: state, position and results are durable together.
 //! 3. After anything but a committed commit the task starts again at 1: memory never runs ahead of what will be durable.
 //!
-//! The first row of a changelog, with the empty key, names the form of the state. A query that keeps its state in another
-//! form does not go on with it.
+//! The first row of a changelog, with the empty key, names the form of the state. A program that keeps its state in
+//! another form does not go on with it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +16,10 @@ use arrow_array::types::TimestampMicrosecondType;
 use arrow_array::{Array, ArrayRef, BinaryArray, RecordBatch, TimestampMicrosecondArray};
 use arrow_select::concat::concat;
 use millstream_event::{Batch, Column, ColumnType, Name, NameError, Schema, SchemaError, Stamp, TopicPartition};
-use millstream_flow::{ChangeRows, Query, Running};
+use millstream_flow::ChangeRows;
 use millstream_log::{Append, Read, Retention, TopicInfo, TopicKind, TopicSpec};
 
+use crate::program::{Program, Stateful};
 use crate::task::{Context, Fault};
 
 /// The name of a service's changelog.
@@ -51,9 +52,9 @@ fn broken(error: &SchemaError) -> Schema {
     panic!("{error}")
 }
 
-/// A query at work, with its changelog.
+/// A program at work, with its changelog.
 pub(crate) struct State {
-    pub(crate) running: Running,
+    pub(crate) program: Program,
     topic: TopicInfo,
     signature: String,
     /// Whether the changelog names the form of the state already.
@@ -62,13 +63,13 @@ pub(crate) struct State {
 
 impl State {
     /// Reads the state back. Nothing of the task may be on its way.
-    pub(crate) async fn open(query: &Arc<Query>, context: &Context) -> Result<Self, Fault> {
+    pub(crate) async fn open(work: Stateful<'_>, context: &Context) -> Result<Self, Fault> {
         let service = &context.task.id.service;
         let name = topic_name(service).map_err(|e| Fault::Failed(e.to_string()))?;
         let gone = || Fault::Failed(format!("there is no topic `{name}`"));
         let topic = context.log.topic(&name).ok_or_else(gone)?;
-        let running = query.open().map_err(|e| Fault::Failed(e.to_string()))?;
-        let mut state = Self { running, topic, signature: query.state_signature(), named: false };
+        let program = work.open().map_err(|e| Fault::Failed(e.to_string()))?;
+        let mut state = Self { program, topic, signature: work.signature(), named: false };
         let at = TopicPartition { topic: name, partition: context.task.id.partition };
         let start = context.log.start(&at).await.map_err(|e| Fault::log(&e))?;
         let mut reader = context.log.read(&at, start).map_err(|e| Fault::log(&e))?;
@@ -97,7 +98,7 @@ impl State {
                         return Err(Fault::Failed(other_form(service)));
                     }
                 }
-                (key, value) => self.running.restore(key, value).map_err(|e| Fault::Failed(e.to_string()))?,
+                (key, value) => self.program.restore(key, value).map_err(|e| Fault::Failed(e.to_string()))?,
             }
         }
         Ok(())
@@ -105,7 +106,7 @@ impl State {
 
     /// What has changed since the last call, for the next commit.
     pub(crate) fn append(&mut self, context: &Context) -> Result<Option<Append>, Fault> {
-        let Some(changes) = self.running.changes() else { return Ok(None) };
+        let Some(changes) = self.program.changes() else { return Ok(None) };
         let rows = self.rows(&changes, context.clock.now_us()).map_err(|e| Fault::Failed(e.to_string()))?;
         self.named = true;
         Ok(Some(Append {
@@ -135,7 +136,7 @@ impl State {
 
 fn other_form(service: &Name) -> String {
     format!(
-        "service `{service}` has stored state of another form: its SQL was changed in what it keeps. Bring back the SQL \
-         that wrote it, or give the service another name to begin anew"
+        "service `{service}` has stored state of another form: what it keeps was changed in its SQL or fold. Bring back \
+         what wrote it, or give the service another name to begin anew"
     )
 }

@@ -439,14 +439,18 @@ fn truth(value: &Val<'_>) -> Result<Option<bool>, Unsure> {
     }
 }
 
-/// How two values of one type compare; `None` where one is NULL. Floating point is ordered as in Arrow, NaN last.
+/// How two values of one type compare; `None` where one is NULL. Of zeros with different signs and of NaN the compiled
+/// expression says it.
 fn order(a: &Val<'_>, b: &Val<'_>) -> Result<Option<Ordering>, Unsure> {
     Ok(Some(match (a, b) {
         (Val::Null, _) | (_, Val::Null) => return Ok(None),
         (Val::Int(a), Val::Int(b)) => a.cmp(b),
         (Val::Text(a), Val::Text(b)) => a.as_bytes().cmp(b.as_bytes()),
         (Val::Decimal(a), Val::Decimal(b)) => a.cmp(b),
-        (Val::Double(a), Val::Double(b)) => a.total_cmp(b),
+        (Val::Double(a), Val::Double(b)) => {
+            let alike = |order: &Ordering| order.is_ne() || a.to_bits() == b.to_bits();
+            a.partial_cmp(b).filter(alike).ok_or(Unsure)?
+        }
         (Val::Bool(a), Val::Bool(b)) => a.cmp(b),
         (Val::Bytes(a), Val::Bytes(b)) => a.cmp(b),
         _ => return Err(Unsure),

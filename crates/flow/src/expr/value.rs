@@ -180,11 +180,8 @@ impl<'a> Reader<'a> {
                 }
             }
             Self::Other(c) => {
-                if c.is_null(row) {
-                    Val::Null
-                } else {
-                    Val::Other(c.slice(row, 1))
-                }
+                // A column of the type NULL marks none of its values as NULL.
+                if c.is_null(row) || *c.data_type() == DataType::Null { Val::Null } else { Val::Other(c.slice(row, 1)) }
             }
         }
     }

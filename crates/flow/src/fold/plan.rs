@@ -82,6 +82,11 @@ impl Planner {
             self.report(FoldPlace::Whole, SqlError::new("sql-no-topic", "the fold reads no topic that is known"));
             return None;
         };
+        for table in inputs.iter().filter(|input| catalog.tables.contains_key(*input)) {
+            let message = format!("topic `{table}` is a table: its rows replace each other and are taken back");
+            let help = "fold the events that the table is made of";
+            self.report(FoldPlace::Whole, fault("fold-table", message, help));
+        }
         let key = self.key(spec, input);
         let columns = self.state(spec)?;
         let state = StatePlan::new(columns);

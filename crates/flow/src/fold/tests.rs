@@ -460,8 +460,14 @@ fn run(fold: &Arc<Fold>, events: &[Event], cuts: &[usize], rounds: bool, restart
     told
 }
 
+/// Lines by key, and the ids of the events that failed.
+type ByKey = (BTreeMap<String, Vec<String>>, Vec<(i64, &'static str)>);
+
+/// What a model says: a key, an event's id, what was done, the state.
+type Say<'a, S> = &'a mut dyn FnMut(u8, Option<i64>, &str, &S);
+
 /// The same by hand, key by key.
-fn model(events: &[Event], hard: bool) -> (BTreeMap<String, Vec<String>>, Vec<(i64, &'static str)>) {
+fn model(events: &[Event], hard: bool) -> ByKey {
     #[derive(Default, Clone)]
     struct State {
         stock: i64,
@@ -483,7 +489,7 @@ fn model(events: &[Event], hard: bool) -> (BTreeMap<String, Vec<String>>, Vec<(i
         );
         lines.entry(format!("k{key}")).or_default().push(line);
     };
-    fn due(key: u8, state: &mut State, time: i64, say: &mut dyn FnMut(u8, Option<i64>, &str, &State)) {
+    fn due(key: u8, state: &mut State, time: i64, say: Say<'_, State>) {
         while let Some(at) = state.until.filter(|at| *at <= time) {
             state.until = None;
             if state.stock < 5 {

@@ -6,6 +6,7 @@ mod outside;
 mod plain;
 mod read;
 mod read_flow;
+mod read_fold;
 mod read_generate;
 mod read_source;
 mod read_test;

@@ -6,6 +6,7 @@ use millstream_service::event::Name;
 
 use super::decode::{Decoder, Fields, Later, first_line};
 use super::read::{read_file_format, read_text_format};
+use super::read_fold::read_fold;
 use super::settings::*;
 use super::source_text::{Span, Spanned};
 use super::sql_text::Sql;
@@ -25,6 +26,7 @@ const SERVICE: &[&str] = &[
     "else",
     "sql",
     "sql_file",
+    "fold",
     "route",
     "to",
     "late",
@@ -35,7 +37,6 @@ const SERVICE: &[&str] = &[
     "on_dependency_failure",
 ];
 const SERVICE_LATER: Later = &[
-    ("fold", "keyed state machines come later"),
     ("exec", "commands come later"),
     ("processor", "processors in Rust come later"),
     ("model", "models come later"),
@@ -66,6 +67,11 @@ pub(crate) fn read_service(decoder: &mut Decoder<'_>, node: &Node, what: &str, h
         decoder.report(span, Diagnostic::error("else-without-check", message).label("add the rules, or leave it out"));
     }
     let (sql, sql_file) = read_sql_of(decoder, &f);
+    let fold = f.get("fold").map(|n| read_fold(decoder, n, what));
+    if let (Some(span), true) = (f.key_span("fold"), f.get("sql").is_some() || f.get("sql_file").is_some()) {
+        let message = format!("{what} has both `sql` and `fold`");
+        decoder.report(span, Diagnostic::error("sql-and-fold", message).label("keep one of the two"));
+    }
     let route = f.get("route").map(|n| read_route(decoder, n, what));
     let to = f.get("to").map(|n| decoder.name(n, "`to`"));
     match (&route, &to) {
@@ -100,6 +106,10 @@ pub(crate) fn read_service(decoder: &mut Decoder<'_>, node: &Node, what: &str, h
         otherwise,
         sql,
         sql_file,
+        fold: match fold {
+            Some(fold) => Some(fold?),
+            None => None,
+        },
         route: route.flatten(),
         to: to.flatten(),
         late,
@@ -163,7 +173,7 @@ fn read_else(decoder: &mut Decoder<'_>, node: &Node) -> Option<Spanned<Otherwise
 }
 
 /// An SQL text in the YAML itself.
-fn sql_scalar(decoder: &mut Decoder<'_>, node: &Node, what: &str) -> Option<Sql> {
+pub(super) fn sql_scalar(decoder: &mut Decoder<'_>, node: &Node, what: &str) -> Option<Sql> {
     let scalar = decoder.scalar(node, what, "SQL")?;
     let source = decoder.sources.get(node.span.file).map(|f| f.text.clone()).unwrap_or_default();
     Some(Sql::scalar(scalar, node.span, &source))

@@ -96,6 +96,7 @@ fn dropped(page: &mut Page, statuses: &[millstream_service::Status]) {
             ("check", s.counts.dropped_by_check),
             ("lookup", by_lookup),
             ("route", s.counts.dropped_by_route),
+            ("fold", s.counts.dropped_by_fold),
             ("late", s.counts.dropped_late),
         ];
         for (reason, n) in by {

@@ -112,6 +112,9 @@ pub(super) fn service(settings: &ServiceSettings, input: &Schema, lookups: &Name
     if let Some(sql) = &settings.sql {
         d.set("sql", &sql.text);
     }
+    if let Some(fold) = &settings.fold {
+        d.set("fold", format!("{:?}", fold.spec()));
+    }
     for (name, lookup) in lookups {
         let columns: Vec<String> = lookup.columns.iter().map(|(c, _)| c.to_string()).collect();
         let key = list(lookup.key.iter().map(|k| &k.value));

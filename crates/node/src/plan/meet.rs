@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 
 use millstream_service::event::Name;
-use millstream_service::flow::Query;
 use millstream_service::log::TopicSpec;
 use millstream_service::{Late, Output, writes_in_place};
 
@@ -34,11 +33,16 @@ impl Planner<'_> {
     }
 
     /// Where the service reads the topics of its SQL, so that what must meet does.
-    pub(super) fn meet(&mut self, name: &Spanned<Name>, settings: &ServiceSettings, query: &Query) -> Option<Inputs> {
+    /// `key` tells by which columns of a topic it groups, joins or folds.
+    pub(super) fn meet(
+        &mut self,
+        name: &Spanned<Name>,
+        settings: &ServiceSettings,
+        key: &dyn Fn(&Name) -> Option<Vec<String>>,
+    ) -> Option<Inputs> {
         let specs: Vec<TopicSpec> =
             settings.from.iter().filter_map(|from| Some(self.topics.get(&from.value)?.spec.clone())).collect();
-        let asked: Vec<Option<Vec<String>>> =
-            specs.iter().map(|spec| query.key(&spec.name).map(<[String]>::to_vec)).collect();
+        let asked: Vec<Option<Vec<String>>> = specs.iter().map(|spec| key(&spec.name)).collect();
         if specs.len() != settings.from.len() || meets(&specs, &asked) {
             return Some((settings.from.iter().map(|f| f.value.clone()).collect(), BTreeMap::new()));
         }
@@ -97,6 +101,7 @@ impl Planner<'_> {
             check: None,
             rules: Vec::new(),
             query: None,
+            fold: None,
             output: Output::To(copy.clone()),
             outputs: vec![copy.clone()],
             cases: Vec::new(),

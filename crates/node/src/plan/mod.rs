@@ -10,6 +10,7 @@
 
 mod check;
 mod define;
+mod fold;
 mod graph;
 mod meet;
 mod pipeline;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_service::event::{Name, Schema};
-use millstream_service::flow::{LookupSchema, Query, Rules};
+use millstream_service::flow::{Fold, LookupSchema, Query, Rules};
 use millstream_service::log::TopicSpec;
 use millstream_service::{Else, Late, Output, ServiceTime};
 
@@ -129,6 +129,8 @@ pub struct Service {
     pub rules: Vec<(String, String)>,
     /// The query.
     pub query: Option<Arc<Query>>,
+    /// The fold, instead of a query.
+    pub fold: Option<Arc<Fold>>,
     /// Where its events go.
     pub output: Output,
     /// The topics they go to, dead letters apart.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use millstream_service::event::{Name, Schema};
 use millstream_service::flow::{
-    Order, Query, RouteCase, RouteMode, RouteOtherwise, RouteTarget, Routes, Rules, SqlError, plan_query, plan_routes,
+    Fold, Order, Query, RouteCase, RouteMode, RouteOtherwise, RouteTarget, Routes, Rules, SqlError, plan_query, plan_routes,
     plan_rules,
 };
 use millstream_service::log::TopicSpec;
@@ -51,28 +51,36 @@ impl Planner<'_> {
         let query = self.query(name, settings, &checked);
         // Rules and routes do not change columns: what is behind a wrong one is planned all the same, so that one pass
         // finds all that is wrong. What was made up here goes nowhere, because a pipeline with an error is none.
-        let (rules, query) = (rules.flatten(), query?);
-        let schema = query.as_ref().map_or(&checked, |q| q.schema()).clone();
+        let fold = self.fold(settings, &checked);
+        let (rules, query, fold) = (rules.flatten(), query?, fold?);
+        let made = query.as_ref().map(Query::schema).or(fold.as_ref().map(Fold::schema));
+        let schema = made.unwrap_or(&checked).clone();
         let output = self.output(settings, &schema).or_else(|| Some(Output::To(outputs.first()?.value.clone())))?;
-        let pass = |column: &str| match &query {
-            Some(query) => query.passes_through(column),
-            None => Some(column.to_owned()),
+        let pass = |column: &str| match (&query, &fold) {
+            (Some(query), _) => query.passes_through(column),
+            (_, Some(fold)) => fold.passes_through(column),
+            _ => Some(column.to_owned()),
         };
         // What the SQL groups or joins by decides where rows must be.
         let inputs: Vec<Name> = settings.from.iter().map(|f| f.value.clone()).collect();
-        let (inputs, aliases) = match &query {
-            Some(query) if query.is_stateful() => self.meet(name, settings, query)?,
+        let (inputs, aliases) = match (&query, &fold) {
+            (Some(query), _) if query.is_stateful() => {
+                self.meet(name, settings, &|topic| query.key(topic).map(<[String]>::to_vec))?
+            }
+            (_, Some(fold)) => self.meet(name, settings, &|topic| fold.key(topic).map(<[String]>::to_vec))?,
             _ => (inputs, BTreeMap::new()),
         };
-        let first = query.as_ref().and_then(|q| q.inputs().first().cloned());
+        let first = query.as_ref().map(Query::inputs).or(fold.as_ref().map(Fold::inputs));
+        let first = first.and_then(|inputs| inputs.first().cloned());
         let known_as =
             |input: &&Name| first.as_ref().is_none_or(|first| aliases.get(*input).unwrap_or(*input) == first);
         let lead = inputs.iter().find(known_as).and_then(|input| self.topics.get(input));
         let input = lead.map_or(input, |lead| lead.spec.clone());
         let event_time = lead.and_then(|t| t.event_time.clone()).and_then(|t| {
-            let (column, plus_us) = match &query {
-                Some(query) => query.event_time(&t.column)?,
-                None => (t.column.clone(), 0),
+            let (column, plus_us) = match (&query, &fold) {
+                (Some(query), _) => query.event_time(&t.column)?,
+                (_, Some(fold)) => fold.event_time(&t.column)?,
+                _ => (t.column.clone(), 0),
             };
             // What passes through keeps what is added to it; a window's end has its own.
             let plus_us = if plus_us == 0 { t.plus_us } else { plus_us };
@@ -102,7 +110,8 @@ impl Planner<'_> {
                 in_place: stays.as_ref().zip(to).is_some_and(|(from, to)| writes_in_place(from, &to.spec, &through)),
             });
         }
-        let late = self.late(name, settings, query.as_ref());
+        let timed = query.as_ref().is_some_and(Query::is_timed) || fold.as_ref().is_some_and(Fold::is_timed);
+        let late = self.late(name, settings, timed);
         self.updated(&name.value, outputs, updates.as_deref());
         self.read(&name.value, &inputs);
         let lookups: Vec<Name> = query.as_ref().map(|q| q.lookups().to_vec()).unwrap_or_default();
@@ -115,6 +124,7 @@ impl Planner<'_> {
             check: rules.map(|r| (Arc::new(r), otherwise_of(otherwise))),
             rules: settings.check.iter().map(|(n, sql)| (n.value.clone(), sql.text.clone())).collect(),
             query: query.map(Arc::new),
+            fold: fold.map(Arc::new),
             output,
             outputs: outputs.iter().map(|t| t.value.clone()).collect(),
             cases: cases(settings.route.as_ref()),
@@ -130,9 +140,9 @@ impl Planner<'_> {
     }
 
     /// Only what waits for the end of a window can be late for it.
-    fn late(&mut self, name: &Spanned<Name>, settings: &ServiceSettings, query: Option<&Query>) -> Late {
+    fn late(&mut self, name: &Spanned<Name>, settings: &ServiceSettings, timed: bool) -> Late {
         let Some(late) = &settings.late else { return Late::default() };
-        if query.is_some_and(Query::is_timed) {
+        if timed {
             return match late.value {
                 LateSettings::DeadLetter => Late::DeadLetter,
                 LateSettings::Drop => Late::Drop,
@@ -144,7 +154,7 @@ impl Planner<'_> {
             };
         }
         let message = format!("service `{}` says what becomes of late events, and none can be late for it", name.value);
-        let note = "it takes each event as it comes; only windows and what else waits for event time end without it";
+        let note = "it takes each event as it comes; only windows, timers and what else waits for event time do not";
         let diagnostic = Diagnostic::error("late-without-window", message).note(note);
         self.report(late.span, diagnostic.label("leave `late` out"));
         Late::default()
@@ -314,7 +324,7 @@ impl Planner<'_> {
         }
     }
 
-    fn sql_error(&mut self, sql: &Sql, error: &SqlError) {
+    pub(super) fn sql_error(&mut self, sql: &Sql, error: &SqlError) {
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let span = error.span.map_or(sql.span, |s| {
             sql.locate((number(s.start.0), number(s.start.1)), (number(s.end.0), number(s.end.1)))
@@ -322,7 +332,7 @@ impl Planner<'_> {
         self.sql_error_at(span, error);
     }
 
-    fn sql_error_at(&mut self, span: Span, error: &SqlError) {
+    pub(super) fn sql_error_at(&mut self, span: Span, error: &SqlError) {
         self.report(span, Diagnostic::error(error.code, error.message.clone()).label_if(error.help.clone()));
     }
 

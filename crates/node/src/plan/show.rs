@@ -236,6 +236,9 @@ fn show_service(out: &mut String, service: &Service) {
     if let Some(query) = &service.query {
         query.explain().lines().for_each(|line| say!(out, "  {line}"));
     }
+    if let Some(fold) = &service.fold {
+        fold.explain().lines().for_each(|line| say!(out, "  {}", one_line(line)));
+    }
     for (when, to) in &service.cases {
         say!(out, "  route {}: {to}", one_line(when));
     }

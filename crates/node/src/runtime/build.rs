@@ -104,13 +104,21 @@ pub(crate) fn service(pipeline: &Pipeline, service: &Service, lookups: &BTreeMap
             .check
             .as_ref()
             .map(|(rules, otherwise)| Check { rules: Arc::clone(rules), otherwise: otherwise.clone() }),
-        work: service.query.as_ref().map_or(Work::None, |q| Work::Query(Arc::clone(q))),
+        work: work(service),
         output: service.output.clone(),
         instances: service.instances,
         batch_rows_max: service.batch_max.and_then(|n| usize::try_from(n).ok()).unwrap_or(BATCH_ROWS_DEFAULT),
         lookups: service.lookups.iter().filter_map(|name| lookups.get(name).cloned()).collect(),
         late: service.late,
         time: service.time.clone(),
+    }
+}
+
+fn work(service: &Service) -> Work {
+    match (&service.query, &service.fold) {
+        (Some(query), _) => Work::Query(Arc::clone(query)),
+        (None, Some(fold)) => Work::Fold(Arc::clone(fold)),
+        (None, None) => Work::None,
     }
 }
 

@@ -44,7 +44,7 @@ fn the_json_form_round_trips() {
 #[test]
 fn the_examples_are_valid() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
-    for example in ["flights", "fraud", "market", "nexmark"] {
+    for example in ["flights", "fraud", "inventory", "market", "nexmark"] {
         if let Err(found) = Config::load(&examples.join(example)).and_then(|loaded| plan(&loaded)) {
             panic!("{example}:\n{found}");
         }
@@ -62,7 +62,7 @@ fn the_picture_in_the_readme_is_the_one_that_is_drawn() {
 #[test]
 fn the_schema_knows_the_words_of_the_language() {
     let schema = Config::json_schema().to_string();
-    for word in ["pipeline", "max_out_of_orderness", "sql_file", "\"else\"", "\"match\"", "card_transactions"] {
+    for word in ["pipeline", "max_out_of_orderness", "sql_file", "fold", "\"else\"", "\"match\"", "card_transactions"] {
         assert!(schema.contains(word), "{word} is not in the schema");
     }
     assert!(!schema.contains("\"span\""), "places in the file are no part of the language");

@@ -1,4 +1,4 @@
-//! What a service with state does: check, then push into the query; what the query gives out is placed.
+//! What a service with state does: check, then push into the query or fold; what it gives out is placed.
 //!
 //! Here an event fails only before the first step with state: nothing of it is kept. A row that was derived from state and
 //! then fails becomes a letter of its own, without an origin, and the state stands.
@@ -7,22 +7,23 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use arrow_array::RecordBatch;
 use millstream_event::{Name, PartitionId};
-use millstream_flow::{Derived, LookupSet, Running, Step};
+use millstream_flow::{Derived, LookupSet, Step};
 
 use super::{Broken, Failure, Map, Plan, Staged, Way, put, without};
 use crate::def::Late;
 use crate::letters::Letter;
 use crate::piece::Piece;
+use crate::program::Program;
 
 impl Plan {
-    /// Processes a piece of the input that the query knows as `topic`.
+    /// Processes a piece of the input that the program knows as `topic`.
     pub(crate) fn push(
         &self,
         piece: &Piece,
         topic: &Name,
         from: PartitionId,
         lookups: &LookupSet,
-        running: &mut Running,
+        program: &mut Program,
         staged: &mut Staged,
     ) -> Result<(), Broken> {
         let mut way = Way { rows: piece.rows.clone(), map: Map::Same, dropped: Vec::new(), failed: BTreeMap::new() };
@@ -30,11 +31,12 @@ impl Plan {
         if let Some(check) = &self.def.check {
             aside = self.check(check, &mut way, staged)?;
         }
-        let mut step = running.push(topic, &way.rows, lookups).map_err(|e| e.to_string())?;
+        let mut step = program.push(topic, &way.rows, lookups).map_err(|e| e.to_string())?;
         for failed in std::mem::take(&mut step.failed) {
             let failure = Failure { code: failed.code.to_owned(), reason: failed.reason, rules: Vec::new() };
             way.failed.insert(way.map.of(failed.row), failure);
         }
+        staged.tally.dropped_by_fold += step.unmatched.len() as u64;
         match self.def.late {
             Late::Drop => staged.tally.dropped_late += step.late.len() as u64,
             Late::DeadLetter => {
@@ -58,7 +60,7 @@ impl Plan {
         self.give_out(step, from, staged)
     }
 
-    /// Places what the query gave out.
+    /// Places what the program gave out.
     pub(crate) fn give_out(&self, step: Step, from: PartitionId, staged: &mut Staged) -> Result<(), Broken> {
         staged.tally.dropped_by_lookup.extend(step.dropped);
         staged.letters.extend(step.derived.into_iter().map(letter_of));

@@ -5,6 +5,7 @@
 mod bed;
 mod exactly_once;
 mod failures;
+mod folds;
 mod letters;
 mod steps;
 mod supervision;
