@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use millstream_service::event::{Name, Schema};
 use millstream_service::flow::{
-    Fold, Order, Query, RouteCase, RouteMode, RouteOtherwise, RouteTarget, Routes, Rules, SqlError, plan_query, plan_routes,
-    plan_rules,
+    Fold, Order, Query, RouteCase, RouteMode, RouteOtherwise, RouteTarget, Routes, Rules, SqlError, plan_query,
+    plan_routes, plan_rules,
 };
 use millstream_service::log::TopicSpec;
 use millstream_service::{Else, Late, Output, dead_letter, tagged, writes_in_place};
