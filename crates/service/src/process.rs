@@ -181,16 +181,7 @@ impl Plan {
             let placed = put(outlet, &rows, None, from, &map, &mut way.failed)?;
             parts.extend(placed.into_iter().map(|placed| (outlet, placed)));
         }
-        let failed: BTreeSet<u32> = way.failed.keys().copied().collect();
-        for (outlet, (placed, map)) in parts {
-            let rows = without(placed, &map, &failed)?;
-            if rows.1.num_rows() > 0 {
-                let name = &outlet.info.spec.name;
-                staged.tally.out(name, rows.1.num_rows() as u64);
-                staged.appends.push((name.clone(), outlet.info.schema_version, rows.0, rows.1));
-            }
-        }
-        staged.tally.dropped_by_route += way.dropped.iter().filter(|row| !failed.contains(row)).count() as u64;
+        stage(parts, &way, staged)?;
         for (row, failure) in way.failed {
             staged.letters.push(self.letter(piece, row as usize, failure));
         }
@@ -359,6 +350,21 @@ fn put(
         failed.insert(map.of(row), Failure { code: code.to_owned(), reason, rules: Vec::new() });
     }
     Ok(placing.placed.into_iter().map(|placed| (placed, map.clone())).collect())
+}
+
+/// Stages placed rows without those whose event has failed, and counts those that the route left out.
+fn stage(parts: Vec<Part<'_>>, way: &Way, staged: &mut Staged) -> Result<(), Broken> {
+    let failed: BTreeSet<u32> = way.failed.keys().copied().collect();
+    for (outlet, (placed, map)) in parts {
+        let rows = without(placed, &map, &failed)?;
+        if rows.1.num_rows() > 0 {
+            let name = &outlet.info.spec.name;
+            staged.tally.out(name, rows.1.num_rows() as u64);
+            staged.appends.push((name.clone(), outlet.info.schema_version, rows.0, rows.1));
+        }
+    }
+    staged.tally.dropped_by_route += way.dropped.iter().filter(|row| !failed.contains(row)).count() as u64;
+    Ok(())
 }
 
 /// Placed rows without those whose event has failed.

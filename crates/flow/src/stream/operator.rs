@@ -41,6 +41,9 @@ impl From<datafusion_common::DataFusionError> for Broken {
 pub(crate) struct Out<'a> {
     /// Rows with the operator's output columns, in order.
     pub(crate) rows: Vec<RecordBatch>,
+    /// Rows of the pushed batch that came too late although nothing marked them: their producer went back behind what it
+    /// had promised (it was opened again). They changed no state.
+    pub(crate) late: Vec<u32>,
     /// Changes of its state.
     pub(crate) changes: &'a mut Changes,
 }

@@ -141,7 +141,8 @@ impl Running {
             ready = row_by_row(ready);
         }
         for (at, side, frame) in ready {
-            self.arrive(at, side, frame.batch, &tables, &mut step, &mut dropped)?;
+            let behind = self.arrive(at, side, frame.batch, &tables, &mut step, &mut dropped)?;
+            late.extend(behind.into_iter().filter_map(|row| frame.origin.row(row as usize)));
         }
         step.late = late.into_iter().collect();
         step.dropped = query.inner().iter().cloned().zip(dropped).filter(|(_, n)| *n > 0).collect();
@@ -163,7 +164,7 @@ impl Running {
         let mut reached: Vec<i64> = Vec::with_capacity(self.operators.len());
         for at in 0..self.operators.len() {
             let own = query.stages().get(at).map_or(watermark, |stage| through(&stage.sides, &reached, watermark));
-            let rows = self.operate(at, |operator, out| operator.advance(own, out))?;
+            let (rows, _) = self.operate(at, |operator, out| operator.advance(own, out))?;
             let behind = self.operators.get(at).map_or(0, |operator| operator.holds_back());
             reached.push(if own == i64::MAX { own } else { own.saturating_sub(behind) });
             self.flow(at, rows, &tables, &mut step, &mut dropped)?;
@@ -205,7 +206,7 @@ impl Running {
         sizes.fold((0, 0), |(rows, bytes), (more, larger)| (rows + more, bytes + larger))
     }
 
-    /// Rows have come to a stage, or to the end.
+    /// Rows have come to a stage, or to the end. Those among them for which it was too late.
     fn arrive(
         &mut self,
         at: usize,
@@ -214,16 +215,17 @@ impl Running {
         tables: &[Arc<LookupTable>],
         step: &mut Step,
         dropped: &mut [u64],
-    ) -> Result<(), Broken> {
+    ) -> Result<Vec<u32>, Broken> {
         if rows.num_rows() == 0 {
-            return Ok(());
+            return Ok(Vec::new());
         }
         if at >= self.operators.len() {
             step.rows.push(rows);
-            return Ok(());
+            return Ok(Vec::new());
         }
-        let given = self.operate(at, |operator, out| operator.push(side, &rows, out))?;
-        self.flow(at, given, tables, step, dropped)
+        let (given, late) = self.operate(at, |operator, out| operator.push(side, &rows, out))?;
+        self.flow(at, given, tables, step, dropped)?;
+        Ok(late)
     }
 
     /// What a stage gave out flows on.
@@ -253,7 +255,12 @@ impl Running {
                 let frames = parts.parts.into_iter().map(|(_, frame)| frame);
                 if let Some(frame) = joined(frames.collect())? {
                     dropped.iter_mut().zip(&frame.dropped).for_each(|(sum, n)| *sum += n);
-                    self.arrive(at, side, frame.batch, tables, step, dropped)?;
+                    let rows = frame.batch.clone();
+                    for row in self.arrive(at, side, frame.batch, tables, step, dropped)? {
+                        let reason = "its window was given out already".to_owned();
+                        let row = text_of_row(&rows, row as usize);
+                        step.derived.push(Derived { code: "late", reason, row });
+                    }
                 }
             }
         }
@@ -264,11 +271,11 @@ impl Running {
         &mut self,
         at: usize,
         work: impl FnOnce(&mut dyn Operator, &mut Out<'_>) -> Result<(), Broken>,
-    ) -> Result<Vec<RecordBatch>, Broken> {
-        let Some(operator) = self.operators.get_mut(at) else { return Ok(Vec::new()) };
-        let mut out = Out { rows: Vec::new(), changes: self.changes.of_stage(at as u8) };
+    ) -> Result<(Vec<RecordBatch>, Vec<u32>), Broken> {
+        let Some(operator) = self.operators.get_mut(at) else { return Ok(Default::default()) };
+        let mut out = Out { rows: Vec::new(), late: Vec::new(), changes: self.changes.of_stage(at as u8) };
         work(operator.as_mut(), &mut out)?;
-        Ok(out.rows)
+        Ok((out.rows, out.late))
     }
 }
 

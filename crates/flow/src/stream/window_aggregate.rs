@@ -128,7 +128,7 @@ pub(crate) fn time_of(key: &[u8]) -> Option<(i64, &[u8])> {
 
 impl Operator for WindowAggregate {
     fn push(&mut self, _side: usize, rows: &RecordBatch, out: &mut Out<'_>) -> Result<(), Broken> {
-        let Some((rows, ends)) = self.placed(rows)? else { return Ok(()) };
+        let Some((rows, ends)) = self.placed(rows, &mut out.late)? else { return Ok(()) };
         let columns: Vec<ArrayRef> = self.key.iter().filter_map(|i| rows.columns().get(*i).cloned()).collect();
         let keys = self.keys.encode(&columns, rows.num_rows())?;
         let groups = Groups::new(&keys, |row| ends.get(row).copied().unwrap_or(0));
@@ -202,16 +202,23 @@ impl WindowAggregate {
         if self.spread { pane_end } else { self.windows.last_end(pane_end) }
     }
 
-    /// The rows that are in a window still to be given out, and the ends of their panes.
-    fn placed(&self, rows: &RecordBatch) -> Result<Option<(RecordBatch, Vec<i64>)>, Broken> {
+    /// The rows that are in a window still to be given out, and the ends of their panes. Rows whose windows were all given
+    /// out are added to `late`; those without a time, or between two windows, are in none.
+    fn placed(&self, rows: &RecordBatch, late: &mut Vec<u32>) -> Result<Option<(RecordBatch, Vec<i64>)>, Broken> {
         let times = rows.columns().get(self.end).and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
         let times = times.ok_or_else(|| Broken("the window's time is no timestamp".into()))?;
         let end = |row: usize| -> Option<i64> {
             let end = times.is_valid(row).then(|| times.value(row).saturating_add(self.behind))?;
-            let last = self.last_end(end);
-            (self.first_end(end) <= last && last > self.fired).then_some(end)
+            (self.first_end(end) <= self.last_end(end)).then_some(end)
         };
-        let ends: Vec<Option<i64>> = (0..times.len()).map(end).collect();
+        let open = |end: i64| self.last_end(end) > self.fired;
+        let mut ends: Vec<Option<i64>> = (0..times.len()).map(end).collect();
+        for (row, end) in (0_u32..).zip(&mut ends) {
+            if end.is_some_and(|end| !open(end)) {
+                late.push(row);
+                *end = None;
+            }
+        }
         let kept: Vec<i64> = ends.iter().copied().flatten().collect();
         Ok(match kept.len() {
             0 => None,

@@ -9,7 +9,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::{Array, RecordBatch};
@@ -19,27 +18,12 @@ use millstream_flow::{
     Fold, FoldAction, FoldCase, FoldError, FoldOtherwise, FoldSpec, FoldTimer, LookupSet, Step, plan_fold,
 };
 
-use crate::golden::{blocks, difference, show};
+use crate::golden::{blocks, hold, show};
 use crate::golden_state::{Event, World, runs};
 
 #[test]
 fn every_golden_file_of_folds_holds() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden_fold");
-    let mut files: Vec<PathBuf> = std::fs::read_dir(dir).unwrap().map(|f| f.unwrap().path()).collect();
-    files.sort();
-    assert!(!files.is_empty());
-    let update = std::env::var("UPDATE").is_ok_and(|u| u == "1");
-    let mut wrong = String::new();
-    for file in &files {
-        let text = std::fs::read_to_string(file).unwrap();
-        let actual = rerun(&text);
-        if actual != text && update {
-            std::fs::write(file, &actual).unwrap();
-        } else if actual != text {
-            writeln!(wrong, "{}:\n{}", file.display(), difference(&text, &actual)).unwrap();
-        }
-    }
-    assert!(wrong.is_empty(), "{wrong}");
+    hold("tests/golden_fold", &mut rerun);
 }
 
 fn rerun(text: &str) -> String {

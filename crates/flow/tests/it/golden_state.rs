@@ -16,7 +16,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -26,7 +25,7 @@ use millstream_event::json::{Decimals, Decoder, Encoder};
 use millstream_event::{Column, Name, Partitioner, Schema, Stamp, Unknown};
 use millstream_flow::{Catalog, LookupSet, Order, Query, Running, Step, TimeColumn, plan_query};
 
-use crate::golden::{blocks, columns, difference, show};
+use crate::golden::{blocks, columns, hold, show};
 
 /// The start of 2026 in microseconds.
 const START: i64 = 1_767_225_600_000_000;
@@ -53,27 +52,26 @@ pub(crate) struct World {
 
 #[test]
 fn every_golden_file_of_queries_with_state_holds() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden_state");
-    let mut files: Vec<PathBuf> = std::fs::read_dir(dir).unwrap().map(|f| f.unwrap().path()).collect();
-    files.retain(|f| f.extension().is_some_and(|e| e == "test"));
-    files.sort();
-    assert!(!files.is_empty());
-    let update = std::env::var("UPDATE").is_ok_and(|u| u == "1");
-    let only = std::env::var("GOLDEN").unwrap_or_default();
-    let mut wrong = String::new();
-    for file in files.iter().filter(|f| f.to_string_lossy().contains(&only)) {
-        let text = std::fs::read_to_string(file).unwrap();
-        let actual = rerun(&text);
-        if actual == text {
-            continue;
-        }
-        if update {
-            std::fs::write(file, &actual).unwrap();
-        } else {
-            writeln!(wrong, "{}:\n{}", file.display(), difference(&text, &actual)).unwrap();
-        }
-    }
-    assert!(wrong.is_empty(), "{wrong}");
+    hold("tests/golden_state", &mut rerun);
+}
+
+/// A producer that went back behind its promise, as one does that is opened again, loses no event silently.
+#[test]
+fn an_unmarked_row_of_a_window_that_was_given_out_is_told_as_late() {
+    let mut world = World::default();
+    world.declare("t", &["key", "k", "time", "at", "0"], "k: string!\nat: timestamp!");
+    world
+        .feed("t {\"k\": \"a\", \"at\": \"2026-01-01T00:00:01Z\"}\nt {\"k\": \"a\", \"at\": \"2026-01-01T00:00:02Z\"}");
+    let sql = "SELECT k, window_end, count(*) AS n FROM tumble(t, at, INTERVAL '10 seconds') GROUP BY k, window_end";
+    let mut running = Arc::new(plan_query(sql, &world.catalog).unwrap()).open().unwrap();
+    let lookups = LookupSet::default();
+    let [first, second] = world.events.as_slice() else { panic!("two events") };
+    running.push(&first.topic, &first.rows, &lookups).unwrap();
+    assert_eq!(running.advance(START + 10_000_000, &lookups).unwrap().rows.len(), 1);
+    running.changes();
+    let step = running.push(&second.topic, &second.rows, &lookups).unwrap();
+    assert_eq!((step.late, step.rows.len()), (vec![0], 0));
+    assert!(running.changes().is_none());
 }
 
 /// The file with every `@expect` as it really is.

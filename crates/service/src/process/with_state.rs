@@ -9,7 +9,7 @@ use arrow_array::RecordBatch;
 use millstream_event::{Name, PartitionId};
 use millstream_flow::{Derived, LookupSet, Step};
 
-use super::{Broken, Failure, Map, Plan, Staged, Way, put, without};
+use super::{Broken, Failure, Map, Plan, Staged, Way, put, stage, without};
 use crate::def::Late;
 use crate::letters::Letter;
 use crate::piece::Piece;
@@ -73,16 +73,7 @@ impl Plan {
     fn place_derived(&self, rows: RecordBatch, from: PartitionId, staged: &mut Staged) -> Result<(), Broken> {
         let mut way = Way { rows: rows.clone(), map: Map::Same, dropped: Vec::new(), failed: BTreeMap::new() };
         let parts = self.place(&mut way, from)?;
-        let failed: BTreeSet<u32> = way.failed.keys().copied().collect();
-        for (outlet, (placed, map)) in parts {
-            let rows = without(placed, &map, &failed)?;
-            if rows.1.num_rows() > 0 {
-                let name = &outlet.info.spec.name;
-                staged.tally.out(name, rows.1.num_rows() as u64);
-                staged.appends.push((name.clone(), outlet.info.schema_version, rows.0, rows.1));
-            }
-        }
-        staged.tally.dropped_by_route += way.dropped.iter().filter(|row| !failed.contains(row)).count() as u64;
+        stage(parts, &way, staged)?;
         for (row, failure) in way.failed {
             staged.letters.push(Letter {
                 code: failure.code,
