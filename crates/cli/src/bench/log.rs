@@ -338,7 +338,12 @@ fn size(dir: &Path) -> Result<u64, Failure> {
 /// Lets the system forget what it has in memory of a log's files.
 fn forget(dir: &Path) -> Result<(), Failure> {
     for path in files(dir)? {
-        let file = std::fs::File::open(&path)?;
+        let file = match std::fs::File::open(&path) {
+            Ok(file) => file,
+            // A recycled segment has another name by now.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(e.into()),
+        };
         // Only clean pages can be forgotten.
         file.sync_all()?;
         fadvise(&file, 0, None, Advice::DontNeed).map_err(std::io::Error::from)?;

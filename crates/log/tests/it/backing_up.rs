@@ -157,27 +157,34 @@ fn damage_is_never_copied_and_never_taken_for_progress() {
     let vfs = disk();
     let plan = Plan { seed: 5, tasks: 2, steps: 120 };
     let log: Arc<dyn Log> = open_log(&vfs);
-    run(work(&log, plan, &mut Witness::default()));
+    let mut witness = Witness::default();
+    run(work(&log, plan, &mut witness));
     run(log.close()).unwrap();
     drop(log);
     let whole = Source::stopped(options(&vfs)).unwrap().image().unwrap();
     let paths: Vec<PathBuf> = whole.files.iter().map(|file| Path::new(DIR).join(&file.path)).collect();
     assert!(paths.iter().any(|path| path.starts_with("/log/topics")), "something is settled");
+    let mut refused = 0;
     for (path, file) in paths.iter().zip(&whole.files) {
         for at in [200, file.end().to / 2, file.end().to - 4000.min(file.end().to / 2)] {
             let sick = vfs.copy();
             sick.flip(path, at, 1);
             let source = Source::stopped(options(&sick)).unwrap();
-            let copied = source.image().and_then(|image| {
-                let of = image.files.iter().find(|f| f.path == file.path).cloned();
-                let Some(of) = of else { return Ok(None) };
-                source.read(&image, &of.path, Step::default(), of.end())
+            let read = source.image().and_then(|image| {
+                let of = image.files.iter().find(|f| f.path == file.path).expect("every file is in the image");
+                let bytes = source.read(&image, &of.path, Step::default(), of.end())?;
+                Ok((image, bytes))
             });
-            match copied {
-                // Padding may be damaged: then the bytes are taken as they are, and they open.
-                Ok(Some(_)) | Err(Error::Corrupt { .. }) => {}
+            match read {
+                Err(Error::Corrupt { .. }) => refused += 1,
+                // Padding may be damaged: then the bytes are taken as they are, and nothing is missing in the copy.
+                Ok((image, Some(_))) => {
+                    let copied = copy(&source, &image, &mut Copied::new(), 1).unwrap();
+                    run(check(&copied, plan, &witness)).unwrap_or_else(|e| panic!("{} at {at}: {e}", path.display()));
+                }
                 other => panic!("{} at {at}: {other:?}", path.display()),
             }
         }
     }
+    assert!(refused > paths.len(), "{refused} of {} damaged files were refused", 3 * paths.len());
 }
