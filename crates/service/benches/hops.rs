@@ -118,6 +118,7 @@ async fn run(log: Arc<dyn Log>, hops: usize) -> u64 {
             lookups: vec![],
             late: Default::default(),
             time: None,
+            keep: Default::default(),
         };
         runner.start_service(def).await.unwrap();
     }

@@ -51,6 +51,16 @@ pub struct ServiceDef {
     pub late: Late,
     /// The event time of its topics; `None`: it neither reads nor writes watermarks.
     pub time: Option<ServiceTime>,
+    /// Where its state is kept, if it has any.
+    pub keep: Keep,
+}
+
+/// Where the state of a service is kept.
+#[derive(Clone, Default)]
+pub enum Keep {
+    /// In the log: the table topic `<service>.state`.
+    #[default]
+    Log,
 }
 
 /// What happens to events that came later than their producer had promised, at a step that needs event time.

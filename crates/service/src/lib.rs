@@ -46,7 +46,7 @@ pub use millstream_log::{Clock, SystemClock};
 
 pub use component::{INSTANCES_MAX, lag_of};
 pub use def::{
-    BATCH_ROWS_DEFAULT, BROKEN_RULES, Check, Else, EventTimeDef, InputTime, Late, Output, Processor, Producers,
+    BATCH_ROWS_DEFAULT, BROKEN_RULES, Check, Else, EventTimeDef, InputTime, Keep, Late, Output, Processor, Producers,
     ServiceDef, ServiceTime, SinkDef, SourceDef, Work, tagged,
 };
 pub use error::{ConnectError, Error};

@@ -131,7 +131,7 @@ impl<'a> Running<'a> {
         let inputs = Inputs::open(context.log.as_ref(), &context.task.id, &topics).await?;
         // What is on its way was settled before the positions were told.
         let state = match service.def.stateful() {
-            Some(work) => Some(Kept::open(work, &context).await?),
+            Some(work) => Some(Kept::open(work, &service.def.keep, &context).await?),
             None => None,
         };
         let time = match &service.def.time {

@@ -68,6 +68,7 @@ impl Bed {
             lookups: Vec::new(),
             late: Default::default(),
             time: None,
+            keep: Default::default(),
         };
         runner.start_service(decide).await.unwrap();
         let source = HttpSource::new(&name("api"), settings, name("events"), schema(), Arc::clone(&log)).unwrap();

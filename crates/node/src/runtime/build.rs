@@ -9,8 +9,8 @@ use millstream_connect as connect;
 use millstream_service::event::{Name, Schema, Unknown};
 use millstream_service::log::{EmbeddedOptions, Log, SyncMode};
 use millstream_service::{
-    BATCH_ROWS_DEFAULT, Check, EventTimeDef, LookupHandle, ServiceDef, SinkDef, Source as RunningSource, SourceDef,
-    Work,
+    BATCH_ROWS_DEFAULT, Check, EventTimeDef, Keep, LookupHandle, ServiceDef, SinkDef, Source as RunningSource,
+    SourceDef, Work,
 };
 
 use super::world::world;
@@ -111,6 +111,7 @@ pub(crate) fn service(pipeline: &Pipeline, service: &Service, lookups: &BTreeMap
         lookups: service.lookups.iter().filter_map(|name| lookups.get(name).cloned()).collect(),
         late: service.late,
         time: service.time.clone(),
+        keep: Keep::Log,
     }
 }
 

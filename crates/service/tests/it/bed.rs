@@ -246,6 +246,7 @@ pub(crate) fn pass(service: &str, from: &str, to: &str) -> ServiceDef {
         lookups: vec![],
         late: Late::default(),
         time: None,
+        keep: Default::default(),
     }
 }
 

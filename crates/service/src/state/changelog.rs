@@ -1,12 +1,7 @@
-//! The state of a service's task: a query or fold at work, and its changelog, the table topic `<service>.state`.
+//! State that is kept in the log: the changelog, the table topic `<service>.state`.
 //!
-//! 1. A task opens its program without state and reads its partition of the changelog from the start: the newest value of
-//!    each key is enough, so compaction of the topic is the snapshot.
-//! 2. What a batch changes is appended in the commit of that batch: state, position and results are durable together.
-//! 3. After anything but a committed commit the task starts again at 1: memory never runs ahead of what will be durable.
-//!
-//! The first row of a changelog, with the empty key, names the form of the state. A program that keeps its state in
-//! another form does not go on with it.
+//! The newest value of each key is enough, so compaction of the topic is the snapshot. What a batch changes is appended
+//! in the commit of that batch. The first row of a changelog, with the empty key, names the form of the state.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +14,8 @@ use millstream_event::{Batch, Column, ColumnType, Name, NameError, Schema, Schem
 use millstream_flow::ChangeRows;
 use millstream_log::{Append, Read, Retention, TopicInfo, TopicKind, TopicSpec};
 
-use crate::program::{Program, Stateful};
+use super::other_form;
+use crate::program::Program;
 use crate::task::{Context, Fault};
 
 /// The name of a service's changelog.
@@ -52,35 +48,33 @@ fn broken(error: &SchemaError) -> Schema {
     panic!("{error}")
 }
 
-/// A program at work, with its changelog.
-pub(crate) struct State {
-    pub(crate) program: Program,
+/// The changelog of one task.
+pub(super) struct Changelog {
     topic: TopicInfo,
     signature: String,
     /// Whether the changelog names the form of the state already.
     named: bool,
 }
 
-impl State {
-    /// Reads the state back. Nothing of the task may be on its way.
-    pub(crate) async fn open(work: Stateful<'_>, context: &Context) -> Result<Self, Fault> {
+impl Changelog {
+    /// Reads the state back into a program.
+    pub(super) async fn open(program: &mut Program, signature: String, context: &Context) -> Result<Self, Fault> {
         let service = &context.task.id.service;
         let name = topic_name(service).map_err(|e| Fault::Failed(e.to_string()))?;
         let gone = || Fault::Failed(format!("there is no topic `{name}`"));
         let topic = context.log.topic(&name).ok_or_else(gone)?;
-        let program = work.open().map_err(|e| Fault::Failed(e.to_string()))?;
-        let mut state = Self { program, topic, signature: work.signature(), named: false };
+        let mut changelog = Self { topic, signature, named: false };
         let at = TopicPartition { topic: name, partition: context.task.id.partition };
         let start = context.log.start(&at).await.map_err(|e| Fault::log(&e))?;
         let mut reader = context.log.read(&at, start).map_err(|e| Fault::log(&e))?;
         while let Read::Batch(batch) = reader.next().await.map_err(|e| Fault::log(&e))? {
-            state.restore(&batch, service)?;
+            changelog.restore(program, &batch, service)?;
             tokio::task::yield_now().await;
         }
-        Ok(state)
+        Ok(changelog)
     }
 
-    fn restore(&mut self, batch: &Batch, service: &Name) -> Result<(), Fault> {
+    fn restore(&mut self, program: &mut Program, batch: &Batch, service: &Name) -> Result<(), Fault> {
         let form =
             || Fault::Failed(format!("topic `{}` does not have the columns of a changelog", self.topic.spec.name));
         let bytes =
@@ -95,27 +89,26 @@ impl State {
                 ([], signature) => {
                     self.named = signature.is_some();
                     if signature.is_some_and(|signature| signature != self.signature.as_bytes()) {
-                        return Err(Fault::Failed(other_form(service)));
+                        return Err(other_form(service));
                     }
                 }
-                (key, value) => self.program.restore(key, value).map_err(|e| Fault::Failed(e.to_string()))?,
+                (key, value) => program.restore(key, value).map_err(|e| Fault::Failed(e.to_string()))?,
             }
         }
         Ok(())
     }
 
-    /// What has changed since the last call, for the next commit.
-    pub(crate) fn append(&mut self, context: &Context) -> Result<Option<Append>, Fault> {
-        let Some(changes) = self.program.changes() else { return Ok(None) };
-        let rows = self.rows(&changes, context.clock.now_us()).map_err(|e| Fault::Failed(e.to_string()))?;
+    /// Changes as an append of the next commit.
+    pub(super) fn append(&mut self, changes: &ChangeRows, context: &Context) -> Result<Append, Fault> {
+        let rows = self.rows(changes, context.clock.now_us()).map_err(|e| Fault::Failed(e.to_string()))?;
         self.named = true;
-        Ok(Some(Append {
+        Ok(Append {
             topic: self.topic.spec.name.clone(),
             partition: context.task.id.partition,
             schema_version: self.topic.schema_version,
             rows,
             watermark: None,
-        }))
+        })
     }
 
     fn rows(&self, changes: &ChangeRows, now_us: i64) -> Result<RecordBatch, arrow_schema::ArrowError> {
@@ -132,11 +125,4 @@ impl State {
         let stamps: ArrayRef = Arc::new(TimestampMicrosecondArray::from(stamps).with_timezone("+00:00"));
         RecordBatch::try_new(Arc::clone(self.topic.spec.schema.physical()), vec![keys, values, stamps])
     }
-}
-
-fn other_form(service: &Name) -> String {
-    format!(
-        "service `{service}` has stored state of another form: what it keeps was changed in its SQL or fold. Bring back \
-         what wrote it, or give the service another name to begin anew"
-    )
 }
