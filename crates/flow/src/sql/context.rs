@@ -82,6 +82,11 @@ pub(crate) fn function_names() -> impl Iterator<Item = &'static str> {
     names.filter(|name| !name.starts_with("__"))
 }
 
+/// Whether an aggregate has this name.
+pub(crate) fn is_aggregate(name: &str) -> bool {
+    FUNCTIONS.aggregates.contains_key(&name.to_lowercase())
+}
+
 /// Answers the planner's questions from a catalog.
 pub(crate) struct Context<'a> {
     catalog: &'a Catalog,

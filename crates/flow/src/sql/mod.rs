@@ -7,6 +7,7 @@ pub(crate) mod keep;
 pub(crate) mod lateral;
 pub(crate) mod numbers;
 pub(crate) mod optimize;
+pub(crate) mod places;
 pub(crate) mod refuse;
 pub(crate) mod text;
 pub(crate) mod time_windows;

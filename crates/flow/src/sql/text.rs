@@ -1,4 +1,4 @@
-//! The SQL text: its tokens with their places, what is refused at sight, and the parse.
+//! The SQL text: its tokens, what is refused at sight, and the parse.
 //!
 //! Identifiers are taken as written. Only an unquoted one that names nothing in the catalog as written, but does in
 //! lower case, is lowered, so that `SELECT CARD_ID` finds `card_id` and `SELECT cardId` finds `cardId`.
@@ -98,63 +98,6 @@ impl Text {
             return Err(vec![SqlError::new("sql-syntax", message).at(span(rest.span))]);
         }
         Ok(expr)
-    }
-
-    /// The place of the first word `name` that is followed by `(`, if `call`, or of any such word.
-    pub(crate) fn find_word(&self, name: &str, call: bool) -> Option<Span> {
-        let at = self.tokens.iter().enumerate().position(|(i, token)| match &token.token {
-            Token::Word(word) if word.value.eq_ignore_ascii_case(name) => {
-                !call || self.tokens.get(i + 1).is_some_and(|t| t.token == Token::LParen)
-            }
-            _ => false,
-        })?;
-        self.tokens.get(at).and_then(|t| span(t.span))
-    }
-
-    /// The place of the first subquery that is not in FROM or WITH.
-    pub(crate) fn find_subquery(&self) -> Option<Span> {
-        let at = self.tokens.windows(3).position(|three| {
-            let [before, open, select] = three else { return false };
-            let relation = [Keyword::FROM, Keyword::JOIN, Keyword::AS].iter().any(|k| is_keyword(Some(before), *k));
-            open.token == Token::LParen && is_keyword(Some(select), Keyword::SELECT) && !relation
-        })?;
-        self.tokens.get(at + 2).and_then(|t| span(t.span))
-    }
-
-    /// The place of the last table or table function `name` (of any, without one) in FROM or a join.
-    pub(crate) fn find_table(&self, name: Option<&str>, call: bool) -> Option<Span> {
-        let at = self.tokens.iter().enumerate().rposition(|(i, token)| {
-            let Token::Word(word) = &token.token else { return false };
-            let before = i.checked_sub(1).and_then(|b| self.tokens.get(b));
-            let listed = before.is_some_and(|t| t.token == Token::Comma)
-                || [Keyword::FROM, Keyword::JOIN, Keyword::LATERAL].iter().any(|k| is_keyword(before, *k));
-            let called = self.tokens.get(i + 1).is_some_and(|t| t.token == Token::LParen);
-            listed && call == called && name.is_none_or(|name| word.value.eq_ignore_ascii_case(name))
-        })?;
-        self.tokens.get(at).and_then(|t| span(t.span))
-    }
-
-    /// The place of the first keyword of a kind.
-    pub(crate) fn find_keyword(&self, keyword: Keyword) -> Option<Span> {
-        self.tokens.iter().find(|t| is_keyword(Some(t), keyword)).and_then(|t| span(t.span))
-    }
-
-    /// The place of what an error of lowering tells of.
-    pub(crate) fn find_fault(&self, error: &SqlError) -> Option<Span> {
-        let mut quoted = error.message.split('`').skip(1).step_by(2);
-        match error.code {
-            "sql-subquery" => self.find_subquery(),
-            "sql-join-key" => self.find_table(quoted.next(), false),
-            "sql-unbounded" => self.find_table(quoted.last(), false).or_else(|| self.find_keyword(Keyword::JOIN)),
-            "sql-join-tables" => self.find_table(quoted.last(), false),
-            "sql-as-of" => self.find_keyword(Keyword::SYSTEM_TIME),
-            "sql-join-condition" => self.find_keyword(Keyword::ON),
-            "sql-union" => self.find_keyword(Keyword::UNION),
-            "sql-join-kind" => self.find_keyword(Keyword::JOIN),
-            "sql-over" => self.find_keyword(Keyword::OVER),
-            "sql-no-topic" => self.find_keyword(Keyword::VALUES),
-            _ => None,
-        }
     }
 
     /// The place of the whole text.

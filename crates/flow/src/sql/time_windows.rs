@@ -114,7 +114,7 @@ struct Function {
     usage: &'static str,
 }
 
-const FUNCTIONS: [Function; 4] = [
+static FUNCTIONS: [Function; 4] = [
     Function { name: "tumble", usage: "tumble(topic, time, INTERVAL '1 minute')" },
     Function { name: "hop", usage: "hop(topic, time, INTERVAL '10 seconds', INTERVAL '1 minute'): slide, then size" },
     Function {
@@ -124,9 +124,14 @@ const FUNCTIONS: [Function; 4] = [
     Function { name: "session", usage: "session(topic, time, INTERVAL '30 seconds')" },
 ];
 
+/// The names of the table functions.
+pub(crate) fn table_functions() -> impl Iterator<Item = &'static str> {
+    FUNCTIONS.iter().map(|function| function.name)
+}
+
 fn called(name: &ObjectName) -> Option<Function> {
     let [ObjectNamePart::Identifier(name)] = name.0.as_slice() else { return None };
-    FUNCTIONS.into_iter().find(|f| name.value.eq_ignore_ascii_case(f.name))
+    FUNCTIONS.iter().copied().find(|f| name.value.eq_ignore_ascii_case(f.name))
 }
 
 fn plan(function: Function, args: &[FunctionArg], context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {

@@ -6,6 +6,7 @@ use crate::catalog::Catalog;
 use crate::error::{Span, SqlError, nearest};
 use crate::sql::context::function_names;
 use crate::sql::text::{Text, lower_first};
+use crate::sql::time_windows::table_functions;
 
 /// The longest message kept of DataFusion's.
 const MESSAGE_CHARS_MAX: usize = 500;
@@ -153,8 +154,15 @@ fn other(message: &str, span: Option<Span>, text: &Text) -> SqlError {
             .help("join with a lookup instead");
     }
     if message.contains("able Functions are not supported") {
+        let (name, place) = text.unknown_table_function().unzip();
+        let place = place.flatten().or_else(|| text.find_table(None, true)).or(span).or_else(|| text.whole());
+        if let Some((name, near)) = name.and_then(|name| Some((name, nearest(name, table_functions())?))) {
+            return SqlError::new("sql-table-function", format!("there is no table function {name}()"))
+                .at(place)
+                .help(format!("did you mean {near}()?"));
+        }
         return SqlError::new("sql-table-function", "a table function has rows that no topic has")
-            .at(text.find_table(None, true).or(span).or_else(|| text.whole()))
+            .at(place)
             .help("a list becomes rows with CROSS JOIN UNNEST(generate_series(1, 3)) AS u(x)");
     }
     if message.starts_with("Dot access not supported") {
