@@ -45,6 +45,9 @@ pub struct Catalog {
     pub state_ttl_us: Option<i64>,
     /// Whether the query may update its results: its rows go to a table topic, which keeps the latest of each key.
     pub updating: bool,
+    /// Whether late events update the results of windows that went out, and for how long, by event time in microseconds:
+    /// then its rows go to a table topic.
+    pub late_us: Option<i64>,
     /// In which order OVER takes events.
     pub order: Order,
     /// Lookups by name.

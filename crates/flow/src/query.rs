@@ -44,7 +44,7 @@ pub fn plan_query(sql: &str, catalog: &Catalog) -> Result<Query, Vec<SqlError>> 
     }
     let lowered = lowering.settled(lowered).map_err(|e| vec![e.or_at(text.whole())])?;
     let refused = |e: SqlError| vec![e.or_at(text.find_keyword(Keyword::GROUP).or_else(|| text.whole()))];
-    taken_back(&lowering.stages, &lowered).map_err(refused)?;
+    taken_back(&lowering.stages, &lowered, catalog).map_err(refused)?;
     let updates = updates::key(&lowered).map_err(refused)?;
     let schema = output_schema(&lowered, &text)?;
     let lead = lowering.topics.first().and_then(|input| catalog.topics.get(input)).cloned();
@@ -170,6 +170,19 @@ impl Query {
         Some(self.updates.as_ref()?.iter().filter_map(|at| columns.get(*at)).map(|c| c.name.as_str()).collect())
     }
 
+    /// Whether an output column is the start or the end of a window: one of them tells the other.
+    pub fn is_window(&self, column: &str) -> bool {
+        let place = self.schema.column(column).map(|(place, _)| place);
+        let trace = place.and_then(|place| self.lineage.get(place).copied().flatten());
+        matches!(trace, Some(Trace::WindowStart | Trace::WindowEnd))
+    }
+
+    /// The first step for which late events are no events, as [`Query::explain`] tells it.
+    pub fn refuses_late(&self) -> Option<String> {
+        let refuses = |stage: &&Stage| stage.operator.timed() && !stage.operator.takes_late();
+        self.stages.iter().find(refuses).map(|stage| stage.operator.describe())
+    }
+
     /// The places of these columns.
     pub(crate) fn update_key(&self) -> Option<&[usize]> {
         self.updates.as_deref()
@@ -229,7 +242,7 @@ impl Query {
             let mut next = self.chains().filter(|(_, _, chain)| chain.source == Source::Stage(at));
             stage.operator.passes(side) && next.any(|(at, side, _)| self.timed_behind(at, side))
         };
-        stage.operator.timed() || behind()
+        (stage.operator.timed() && !stage.operator.takes_late()) || behind()
     }
 
     /// Sources with several chains whose rows meet again in a step that gives out rows as it is pushed some.

@@ -71,6 +71,8 @@ pub enum Late {
     DeadLetter,
     /// They are dropped and counted.
     Drop,
+    /// They update the results of the query; those that come too late for that become dead letters as well.
+    Update,
 }
 
 impl ServiceDef {

@@ -12,6 +12,7 @@ mod backup;
 mod bench;
 mod change;
 mod drain;
+mod late;
 mod letters;
 mod offline;
 mod pipes;

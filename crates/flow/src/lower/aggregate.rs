@@ -58,7 +58,7 @@ impl Lowering<'_> {
         let Some(open) = open.filter(|_| traces.iter().any(window)) else {
             return self.update_aggregate(plan, input, traces);
         };
-        only_appends(&input)?;
+        only_appends(&input, self.catalog)?;
         let mut columns = Columns::new();
         let (mut group, mut key, mut ends) = (Vec::new(), Vec::new(), None);
         for (expr, trace) in plan.group_expr.iter().zip(&traces) {
@@ -83,13 +83,15 @@ impl Lowering<'_> {
         let (end, by_start) = ends.ok_or_else(updates)?;
         let aggregates = self.aggregates(plan, &input, &mut columns)?;
         let schema = batch_schema(&plan.schema);
+        let late = self.catalog.late_us.filter(|_| matches!(open.kind, Kind::Fixed(_)));
+        let updates = late.map(|_| known_by(&group));
         let operator: Box<dyn Blueprint> = match open.kind {
             Kind::Session { gap } => {
                 Box::new(SessionPlan { gap, time: end, by_end: !by_start, key, aggregates, group, schema })
             }
             Kind::Fixed(windows) => {
                 let (windows, spread) = (fixed(windows, by_start)?, open.spread);
-                Box::new(WindowAggregatePlan { windows, spread, end, by_start, key, aggregates, group, schema })
+                Box::new(WindowAggregatePlan { windows, spread, end, by_start, key, aggregates, group, late, schema })
             }
         };
         self.require(&traces, &input.topics);
@@ -97,7 +99,8 @@ impl Lowering<'_> {
         let times = self.times();
         let traces = traces.into_iter().map(|trace| trace.filter(|trace| !times.contains(trace)));
         let lineage = traces.chain(std::iter::repeat_n(None, plan.aggr_expr.len())).collect();
-        self.stage(input, columns, operator, &plan.schema, lineage)
+        let lowered = self.stage(input, columns, operator, &plan.schema, lineage)?;
+        Ok(Lowered { updates, ..lowered })
     }
 
     /// A step with state over columns of `input`.
@@ -175,6 +178,17 @@ impl Lowering<'_> {
         };
         Ok(AggregateFunction { func: Arc::clone(&call.func), params })
     }
+}
+
+/// The columns by which the rows of windows are known: the key and one of the window's columns, which tells the other.
+fn known_by(group: &[GroupColumn]) -> Vec<Option<usize>> {
+    let ends = group.contains(&GroupColumn::End);
+    let tells = |column: &GroupColumn| match column {
+        GroupColumn::Start => !ends,
+        GroupColumn::Key(_) | GroupColumn::End => true,
+    };
+    let places = group.iter().enumerate().filter(|(_, column)| tells(column));
+    places.map(|(place, _)| Some(place)).collect()
 }
 
 pub(super) fn bare(expr: &Expr) -> &Expr {

@@ -16,7 +16,7 @@ use crate::stream::{Blueprint, DedupPlan, TopNPlan, Until, Windows};
 impl Lowering<'_> {
     pub(super) fn keep(&mut self, node: &KeepNode) -> Result<Lowered> {
         let input = spread(self.lower(&node.input)?)?;
-        only_appends(&input)?;
+        only_appends(&input, self.catalog)?;
         let trace = |expr: &Expr| input.lineage.get(column_of(expr, &input.schema)?).copied().flatten();
         let traces: Vec<Option<Trace>> = node.partition.iter().map(trace).collect();
         let window = self.window_of(&node.partition, &input)?;

@@ -40,7 +40,7 @@ struct Call<'p> {
 impl Lowering<'_> {
     pub(super) fn over(&mut self, plan: &Window) -> Result<Lowered> {
         let input = window::spread(self.lower(&plan.input)?)?;
-        only_appends(&input)?;
+        only_appends(&input, self.catalog)?;
         let width = input.schema.fields().len();
         let mut calls = Vec::with_capacity(plan.window_expr.len());
         for (expr, field) in plan.window_expr.iter().zip(plan.schema.fields().iter().skip(width)) {

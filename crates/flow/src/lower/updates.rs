@@ -3,6 +3,7 @@
 use arrow_schema::Schema;
 use datafusion_expr::{Aggregate as Plan, Expr, ExprSchemable};
 
+use crate::catalog::Catalog;
 use crate::error::SqlError;
 use crate::expr::batch_schema;
 use crate::lower::aggregate::{Columns, bare};
@@ -78,17 +79,22 @@ fn arguments(plan: &Plan, aggregates: &[Aggregate], schema: &Schema, input: &Low
 const BY_ARRIVAL: &[&str] = &["array_agg", "first_value", "last_value", "nth_value", "string_agg"];
 
 /// Refuses rows that are taken back later.
-pub(super) fn only_appends(input: &Lowered) -> Result<()> {
-    if input.updates.is_some() { Err(not_behind_updates()) } else { Ok(()) }
+pub(super) fn only_appends(input: &Lowered, catalog: &Catalog) -> Result<()> {
+    if input.updates.is_some() { Err(not_behind_updates(catalog)) } else { Ok(()) }
 }
 
-fn not_behind_updates() -> SqlError {
-    SqlError::new("sql-updates", "a step would have to take back what it has done when a row changes")
-        .help("let a second service do it, which reads the table topic that this one writes")
+fn not_behind_updates(catalog: &Catalog) -> SqlError {
+    let second = "let a second service do it, which reads the table topic that this one writes";
+    SqlError::new("sql-updates", "a step would have to take back what it has done when a row changes").help(
+        match catalog.late_us {
+            Some(_) => format!("leave `late: update` out, or {second}"),
+            None => second.to_owned(),
+        },
+    )
 }
 
 /// Refuses steps that cannot take rows back behind such that do.
-pub(crate) fn taken_back(stages: &[Stage], last: &Lowered) -> Result<()> {
+pub(crate) fn taken_back(stages: &[Stage], last: &Lowered, catalog: &Catalog) -> Result<()> {
     let updates = |source: &Source| match source {
         Source::Stage(at) => stages.get(*at).is_some_and(|stage| stage.operator.updates()),
         _ => false,
@@ -100,7 +106,7 @@ pub(crate) fn taken_back(stages: &[Stage], last: &Lowered) -> Result<()> {
         stage.sides.iter().all(fits)
     };
     let ends = !updates(&last.source) || fixed(&last.ops);
-    if ends && stages.iter().all(fits) { Ok(()) } else { Err(not_behind_updates()) }
+    if ends && stages.iter().all(fits) { Ok(()) } else { Err(not_behind_updates(catalog)) }
 }
 
 /// The places of the columns by which rows are known that the query updates.

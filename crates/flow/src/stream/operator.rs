@@ -77,6 +77,11 @@ pub(crate) trait Blueprint: std::fmt::Debug + Send + Sync {
     /// Whether it needs event time: late rows are not pushed to it.
     fn timed(&self) -> bool;
 
+    /// Whether late rows are pushed to it all the same, although it needs event time: they update what it gave out.
+    fn takes_late(&self) -> bool {
+        false
+    }
+
     /// Whether rows of a side go on with their own stamps: late ones are then no rows for a timed step behind.
     fn passes(&self, _side: usize) -> bool {
         true

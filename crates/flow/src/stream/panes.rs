@@ -56,6 +56,16 @@ impl Windows {
         }
     }
 
+    /// The end of the last window that is over at a time; `None` at the beginning of time.
+    pub(crate) fn last_over(self, time: i64) -> Option<i64> {
+        let (first, by) = match self {
+            Self::Tumble { size } => (0, size),
+            Self::Hop { slide, size } => (size, slide),
+            Self::Cumulate { step, .. } => (0, step),
+        };
+        time.checked_sub(time.checked_sub(first)?.rem_euclid(by))
+    }
+
     /// The start of the window that ends at `end`.
     pub(crate) fn start(self, end: i64) -> i64 {
         match self {
@@ -133,6 +143,8 @@ mod tests {
             let expected = windows_of(windows, time);
             let pane = windows.pane_end(time).unwrap();
             prop_assert!(time < pane && pane - windows.pane() <= time);
+            let over = windows.last_over(time).unwrap();
+            prop_assert!(over <= time && time < windows.next_end(over));
             // With a slide longer than the size a time may be in no window.
             let mut found = Vec::new();
             let mut end = windows.first_end(pane);

@@ -1,7 +1,13 @@
 //! Aggregates over windows of fixed places: each pane holds the states of its keys; when the watermark reaches the end of
 //! a window, its panes are merged and the results given out, once.
 //!
-//! State: the key `pane end, group key` has the aggregates' states; the empty key has the end of the last window given out.
+//! Where late events update results, panes are kept for a while behind that, and the rows that a late event changes are
+//! given out again (see [`late`]).
+//!
+//! State: the key `pane end, group key` has the aggregates' states; the empty key has the end of the last window given out,
+//! and, where panes are kept, up to when windows take no late events any more.
+
+mod late;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -20,6 +26,7 @@ use crate::stream::groups::{Groups, Keys};
 use crate::stream::operator::{Blueprint, Broken, Operator, Out};
 use crate::stream::panes::Windows;
 use crate::stream::row_table::RowTable;
+use crate::stream::window_aggregate::late::Late;
 
 /// How many groups are given out in one batch.
 const GROUPS_PER_BATCH: usize = 8192;
@@ -50,6 +57,8 @@ pub(crate) struct WindowAggregatePlan {
     pub(crate) aggregates: Vec<Aggregate>,
     /// What the output has before the aggregates' results.
     pub(crate) group: Vec<GroupColumn>,
+    /// Where late events update results: for how long, in microseconds.
+    pub(crate) late: Option<i64>,
     /// The columns of the output and the system's.
     pub(crate) schema: SchemaRef,
 }
@@ -73,6 +82,10 @@ impl Blueprint for WindowAggregatePlan {
             aggregates: Aggregates::new(&self.aggregates)?,
             panes: BTreeMap::new(),
             fired: i64::MIN,
+            late: match self.late {
+                Some(micros) => Some(Late::new(micros, &self.schema, self.group.len())?),
+                None => None,
+            },
         }))
     }
 
@@ -80,8 +93,16 @@ impl Blueprint for WindowAggregatePlan {
         true
     }
 
+    fn takes_late(&self) -> bool {
+        self.late.is_some()
+    }
+
     fn gives_on_push(&self) -> bool {
-        false
+        self.late.is_some()
+    }
+
+    fn updates(&self) -> bool {
+        self.late.is_some()
     }
 
     fn signature(&self) -> String {
@@ -92,7 +113,9 @@ impl Blueprint for WindowAggregatePlan {
 
     fn describe(&self) -> String {
         let names: Vec<&str> = self.aggregates.iter().map(|a| a.function.name()).collect();
-        format!("{}, {} key columns: {}", self.windows.describe(), self.key.len(), names.join(", "))
+        let late = self.late.map(|micros| format!(", updated by late events for {} s", micros as f64 / 1e6));
+        let late = late.unwrap_or_default();
+        format!("{}, {} key columns: {}{late}", self.windows.describe(), self.key.len(), names.join(", "))
     }
 }
 
@@ -113,6 +136,18 @@ struct WindowAggregate {
     panes: BTreeMap<i64, RowTable>,
     /// The end of the last window that was given out.
     fired: i64,
+    /// Where late events update results.
+    late: Option<Late>,
+}
+
+/// A row that is given out.
+#[derive(Clone, Copy)]
+struct Row<'k> {
+    /// The end of its window.
+    end: i64,
+    key: &'k [u8],
+    /// The marks of its stamp.
+    marks: i64,
 }
 
 /// A time as bytes that sort as it does.
@@ -136,6 +171,8 @@ impl Operator for WindowAggregate {
             let row = groups.first.get(group).copied().unwrap_or(0);
             (ends.get(row).copied().unwrap_or(0), keys.key(row))
         };
+        let corrected = self.given_out((0..groups.len()).map(place));
+        let before = self.results_of(&corrected)?;
         let mut after = Vec::with_capacity(groups.len());
         let panes = &self.panes;
         let state = |group: usize| {
@@ -148,31 +185,38 @@ impl Operator for WindowAggregate {
             self.panes.entry(end).or_default().put(key, &state);
             out.changes.put(&[&time_key(end), key], &state);
         }
+        self.correct(&corrected, &before, out)?;
+        self.tell_closed(out);
         Ok(())
     }
 
     fn advance(&mut self, watermark: i64, out: &mut Out<'_>) -> Result<(), Broken> {
         let before = self.fired;
-        while let Some((pane, _)) = self.panes.first_key_value() {
-            let first = self.first_end(*pane);
+        while let Some(pane) = self.first_open() {
+            let first = self.first_end(pane);
             let end = if self.fired == i64::MIN { first } else { first.max(self.windows.next_end(self.fired)) };
             if end > watermark {
                 break;
             }
             self.give_out(end, out)?;
             self.fired = end;
-            self.forget(end, out);
+            self.forget(out);
+        }
+        if self.late.is_some() {
+            self.conclude(watermark);
+            self.forget(out);
         }
         if self.fired != before {
-            out.changes.put(&[], &time_key(self.fired));
+            out.changes.put(&[], &self.places());
         }
+        self.tell_closed(out);
         Ok(())
     }
 
     fn restore(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Broken> {
         let broken = || Broken("a window's state has another form than this version's".into());
         match (time_of(key), value) {
-            (None, Some(fired)) if key.is_empty() => self.fired = time_of(fired).ok_or_else(broken)?.0,
+            (None, Some(places)) if key.is_empty() => self.restore_places(places).ok_or_else(broken)?,
             (None, None) if key.is_empty() => self.fired = i64::MIN,
             (Some((end, key)), Some(state)) => self.panes.entry(end).or_default().put(key, state),
             (Some((end, key)), None) => {
@@ -202,19 +246,26 @@ impl WindowAggregate {
         if self.spread { pane_end } else { self.windows.last_end(pane_end) }
     }
 
-    /// The rows that are in a window still to be given out, and the ends of their panes. Rows whose windows were all given
-    /// out are added to `late`; those without a time, or between two windows, are in none.
-    fn placed(&self, rows: &RecordBatch, late: &mut Vec<u32>) -> Result<Option<(RecordBatch, Vec<i64>)>, Broken> {
+    /// The first pane of a window that is still to be given out.
+    fn first_open(&self) -> Option<i64> {
+        let from = self.fired.saturating_sub(self.windows.size());
+        self.panes.range(from..).map(|(end, _)| *end).find(|end| self.last_end(*end) > self.fired)
+    }
+
+    /// The rows that are in a window still to be given out, or to be updated, and the ends of their panes. Rows whose
+    /// windows are all behind that are added to `late`; those without a time, or between two windows, are in none.
+    fn placed(&mut self, rows: &RecordBatch, late: &mut Vec<u32>) -> Result<Option<(RecordBatch, Vec<i64>)>, Broken> {
         let times = rows.columns().get(self.end).and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
         let times = times.ok_or_else(|| Broken("the window's time is no timestamp".into()))?;
         let end = |row: usize| -> Option<i64> {
             let end = times.is_valid(row).then(|| times.value(row).saturating_add(self.behind))?;
             (self.first_end(end) <= self.last_end(end)).then_some(end)
         };
-        let open = |end: i64| self.last_end(end) > self.fired;
         let mut ends: Vec<Option<i64>> = (0..times.len()).map(end).collect();
+        let marks = self.late_marks(rows);
         for (row, end) in (0_u32..).zip(&mut ends) {
-            if end.is_some_and(|end| !open(end)) {
+            let marked = marks.as_ref().and_then(|marks| marks.get(row as usize)).copied().unwrap_or(false);
+            if end.is_some_and(|end| !self.takes(end, marked)) {
                 late.push(row);
                 *end = None;
             }
@@ -230,11 +281,15 @@ impl WindowAggregate {
         })
     }
 
+    /// The panes of the window that ends at `end`.
+    fn panes_of(&self, end: i64) -> impl Iterator<Item = &RowTable> {
+        let first = if self.spread { end } else { self.windows.start(end).saturating_add(1) };
+        self.panes.range(first..=end).map(|(_, pane)| pane)
+    }
+
     /// Gives out the results of the window that ends at `end`.
     fn give_out(&self, end: i64, out: &mut Out<'_>) -> Result<(), Broken> {
-        let start = self.windows.start(end);
-        let first = if self.spread { end } else { start.saturating_add(1) };
-        let panes: Vec<&RowTable> = self.panes.range(first..=end).map(|(_, pane)| pane).collect();
+        let panes: Vec<&RowTable> = self.panes_of(end).collect();
         let sorted: Vec<Vec<(&[u8], &[u8])>> = match panes.as_slice() {
             [one] => vec![one.sorted()],
             _ => panes.iter().map(|pane| pane.iter().collect()).collect(),
@@ -259,15 +314,17 @@ impl WindowAggregate {
                 }
             }
             let results = self.aggregates.results(&states, &of, keys.len())?;
-            out.rows.push(self.batch(keys, start, end, results)?);
+            let rows: Vec<Row<'_>> = keys.iter().map(|key| Row { end, key, marks: 0 }).collect();
+            out.rows.push(self.batch(&rows, results)?);
         }
         Ok(())
     }
 
-    fn batch(&self, keys: &[&[u8]], start: i64, end: i64, results: Vec<ArrayRef>) -> Result<RecordBatch, Broken> {
-        let decoded = if self.key.is_empty() { Vec::new() } else { self.keys.decode(keys.iter().copied())? };
-        let time = |micros: i64| -> ArrayRef {
-            Arc::new(TimestampMicrosecondArray::from(vec![micros; keys.len()]).with_timezone("+00:00"))
+    fn batch(&self, rows: &[Row<'_>], results: Vec<ArrayRef>) -> Result<RecordBatch, Broken> {
+        let decoded =
+            if self.key.is_empty() { Vec::new() } else { self.keys.decode(rows.iter().map(|row| row.key))? };
+        let times = |of: &dyn Fn(&Row<'_>) -> i64| -> ArrayRef {
+            Arc::new(TimestampMicrosecondArray::from_iter_values(rows.iter().map(of)).with_timezone("+00:00"))
         };
         let mut columns = Vec::with_capacity(self.schema.fields().len());
         for column in &self.group {
@@ -275,29 +332,32 @@ impl WindowAggregate {
                 GroupColumn::Key(place) => {
                     decoded.get(*place).cloned().ok_or_else(|| Broken("a key has too few columns".into()))?
                 }
-                GroupColumn::Start => time(start),
-                GroupColumn::End => time(end),
+                GroupColumn::Start => times(&|row| self.windows.start(row.end)),
+                GroupColumn::End => times(&|row| row.end),
             });
         }
         columns.extend(results);
-        columns.push(time(Stamp::at(end - 1).0));
+        columns.push(times(&|row| Stamp::at(row.end - 1).with(row.marks).0));
         let fields = self.schema.fields().iter();
         let columns = columns.into_iter().zip(fields).map(|(column, field)| {
             if column.data_type() == field.data_type() { Ok(column) } else { cast(&column, field.data_type()) }
         });
-        Ok(batch_of(&self.schema, columns.collect::<Result<_, _>>()?, keys.len())?)
+        Ok(batch_of(&self.schema, columns.collect::<Result<_, _>>()?, rows.len())?)
     }
 
-    /// Lets go of the panes that no later window needs.
-    fn forget(&mut self, end: i64, out: &mut Out<'_>) {
-        let windows = self.windows;
-        while let Some(entry) = self.panes.first_entry() {
-            let pane_end = *entry.key();
-            if (if self.spread { pane_end } else { windows.last_end(pane_end) }) > end {
+    /// Lets go of the panes that no later window and no late event needs.
+    fn forget(&mut self, out: &mut Out<'_>) {
+        let end = self.gone();
+        while let Some(pane_end) = self.panes.first_key_value().map(|(end, _)| *end) {
+            if self.last_end(pane_end) > end {
                 break;
             }
-            let pane = entry.remove();
-            pane.iter().for_each(|(key, _)| out.changes.delete(&[&time_key(pane_end), key]));
+            if let Some(pane) = self.panes.remove(&pane_end) {
+                pane.iter().for_each(|(key, _)| out.changes.delete(&[&time_key(pane_end), key]));
+            }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,8 +3,8 @@
 //! `@topic NAME [table] [key COLUMN …] [time COLUMN OUT_OF_ORDERNESS_SECONDS]` declares a topic, with a column in each line.
 //! `@feed` says what arrives, in order: `TOPIC {json}`, a tombstone as `-TOPIC {json}`. A row is late where its time is before the greatest so far minus the
 //! out-of-orderness; the watermark follows the greatest. When all has arrived, the watermark passes the end of time.
-//! `@options [updating] [ttl SECONDS]` is for the queries behind it: they may update their results; what is kept for each
-//! key is kept for so long. Of a query that updates its results the table is shown that they lead to.
+//! `@options [updating] [ttl SECONDS] [late SECONDS]` is for the queries behind it: they may update their results; what is
+//! kept for each key is kept for so long; late events update windows for so long. Of a query that updates its results the table is shown that they lead to.
 //! `@order event_time | arrival` says in which order OVER takes events from there on.
 //! `@case NAME` is followed by a query, `@expect` by what it yields. `UPDATE=1` rewrites what is expected; read the
 //! difference before you commit it.
@@ -136,8 +136,12 @@ impl World {
 
     fn options(&mut self, options: &[&str]) {
         self.catalog.updating = options.contains(&"updating");
-        let ttl = options.iter().position(|o| *o == "ttl").map(|at| options[at + 1].parse::<f64>().unwrap());
-        self.catalog.state_ttl_us = ttl.map(|seconds| (seconds * 1e6) as i64);
+        let micros = |name: &str| {
+            let at = options.iter().position(|o| *o == name)?;
+            Some((options[at + 1].parse::<f64>().unwrap() * 1e6) as i64)
+        };
+        self.catalog.state_ttl_us = micros("ttl");
+        self.catalog.late_us = micros("late");
     }
 
     pub(crate) fn feed(&mut self, body: &str) {

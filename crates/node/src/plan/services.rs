@@ -92,7 +92,7 @@ impl Planner<'_> {
         let key: Option<Vec<String>> = input.key.iter().map(|k| pass(k)).collect();
         let partitions = input.partitions;
         let updates = query.as_ref().and_then(|q| q.updates()).map(|key| key.into_iter().map(str::to_owned).collect());
-        let key = updates.clone().or(key);
+        let key = updates.or(key);
         for target in outputs {
             let broken = matches!(otherwise, Otherwise::Topic(t) if *t == target.value);
             let written = if broken {
@@ -111,8 +111,10 @@ impl Planner<'_> {
             });
         }
         let timed = query.as_ref().is_some_and(Query::is_timed) || fold.as_ref().is_some_and(Fold::is_timed);
-        let late = self.late(name, settings, timed);
-        self.updated(&name.value, outputs, updates.as_deref());
+        let late = self.late(name, settings, timed, query.as_ref());
+        if let Some(query) = &query {
+            self.updated(&name.value, outputs, query);
+        }
         self.read(&name.value, &inputs);
         let lookups: Vec<Name> = query.as_ref().map(|q| q.lookups().to_vec()).unwrap_or_default();
         let joined = self.config.lookups.iter().filter(|(n, _)| lookups.contains(&n.value)).cloned().collect();
@@ -140,24 +142,52 @@ impl Planner<'_> {
     }
 
     /// Only what waits for the end of a window can be late for it.
-    fn late(&mut self, name: &Spanned<Name>, settings: &ServiceSettings, timed: bool) -> Late {
+    fn late(&mut self, name: &Spanned<Name>, settings: &ServiceSettings, timed: bool, query: Option<&Query>) -> Late {
         let Some(late) = &settings.late else { return Late::default() };
-        if timed {
-            return match late.value {
-                LateSettings::DeadLetter => Late::DeadLetter,
-                LateSettings::Drop => Late::Drop,
-                LateSettings::Update => {
-                    let diagnostic = Diagnostic::error("not-yet", "updates of results by late events come later");
-                    self.report(late.span, diagnostic.label("write `dead_letter` or `drop`"));
-                    Late::default()
+        // Where rows of a table are updated with each event, a late one is an event like others.
+        let counts = query.is_some_and(|query| query.updates().is_some());
+        match late.value {
+            LateSettings::DeadLetter if timed => return Late::DeadLetter,
+            LateSettings::Drop if timed => return Late::Drop,
+            LateSettings::Update if timed => {
+                if let Some(diagnostic) = self.late_refused(settings, query) {
+                    self.report(late.span, diagnostic);
                 }
-            };
+                return Late::Update;
+            }
+            LateSettings::Update if counts => return Late::Update,
+            _ => {}
         }
         let message = format!("service `{}` says what becomes of late events, and none can be late for it", name.value);
         let note = "it takes each event as it comes; only windows, timers and what else waits for event time do not";
         let diagnostic = Diagnostic::error("late-without-window", message).note(note);
         self.report(late.span, diagnostic.label("leave `late` out"));
         Late::default()
+    }
+
+    /// Why late events cannot update what went out: they do so for windows' rows in a table, as long as these are kept.
+    fn late_refused(&self, settings: &ServiceSettings, query: Option<&Query>) -> Option<Diagnostic> {
+        let refused = |message: String| Diagnostic::error("late-update", message);
+        let otherwise = "write `dead_letter` or `drop`";
+        let Some(query) = query else {
+            let message = "a late event cannot update what the timers of a fold have given out".to_owned();
+            return Some(refused(message).label(otherwise));
+        };
+        if let Some(step) = query.refuses_late() {
+            let message = format!("a late event cannot update what this step has given out: {step}");
+            let note = "windows of tumble(), hop() and cumulate() with GROUP BY can be updated";
+            return Some(refused(message).note(note).label(otherwise));
+        }
+        if !settings.to.as_ref().is_some_and(|to| self.is_table(&to.value)) {
+            let message = "late events update results that went out, and only a table replaces its rows".to_owned();
+            let label = format!("write to a topic with `kind: table`, or {otherwise}");
+            return Some(refused(message).label(label));
+        }
+        if settings.state.as_ref().is_some_and(|state| state.ttl.is_some()) {
+            return None;
+        }
+        let message = "for how long late events update a window is not said".to_owned();
+        Some(refused(message).label("say it, as in `state: {ttl: 1h}`"))
     }
 
     /// The topic that a name in `from` means: a planned one, or the dead letters of a component.
@@ -256,6 +286,8 @@ impl Planner<'_> {
             _ => Order::Arrival,
         };
         catalog.updating = settings.to.as_ref().is_some_and(|to| self.is_table(&to.value));
+        let update = settings.late.as_ref().is_some_and(|late| late.value == LateSettings::Update);
+        catalog.late_us = update.then(|| catalog.state_ttl_us.unwrap_or(0));
         let listed: BTreeSet<&Name> = settings.from.iter().map(|f| &f.value).collect();
         match plan_query(&sql.text, &catalog) {
             Ok(query) if query.inputs().iter().collect::<BTreeSet<_>>() == listed => Some(Some(query)),
@@ -337,10 +369,12 @@ impl Planner<'_> {
     }
 
     /// Results that update go to a table topic with their key: a later row replaces the one with the same key.
-    fn updated(&mut self, name: &Name, outputs: &[Spanned<Name>], updates: Option<&[String]>) {
-        let (Some(updates), Some(to)) = (updates, outputs.first()) else { return };
+    fn updated(&mut self, name: &Name, outputs: &[Spanned<Name>], query: &Query) {
+        let (Some(updates), Some(to)) = (query.updates(), outputs.first()) else { return };
         let Some(key) = self.topics.get(&to.value).map(|topic| topic.spec.key.clone()) else { return };
-        let same = key.len() == updates.len() && key.iter().all(|column| updates.contains(column));
+        // Where a window's end is in the key, its start may be there as well.
+        let fits = |column: &String| updates.contains(&column.as_str()) || query.is_window(column);
+        let same = updates.iter().all(|column| key.iter().any(|c| c == column)) && key.iter().all(fits);
         if !same {
             let (key, updates) = (key.join(", "), updates.join(", "));
             let message =

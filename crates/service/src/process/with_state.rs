@@ -39,10 +39,13 @@ impl Plan {
         staged.tally.dropped_by_fold += step.unmatched.len() as u64;
         match self.def.late {
             Late::Drop => staged.tally.dropped_late += step.late.len() as u64,
-            Late::DeadLetter => {
+            late @ (Late::DeadLetter | Late::Update) => {
+                let reason = match late {
+                    Late::Update => "its window is not kept any more (state: {ttl})",
+                    _ => "it came later than its source had promised (max_out_of_orderness)",
+                };
                 for row in &step.late {
-                    let reason = "it came later than its source had promised (max_out_of_orderness)".to_owned();
-                    let failure = Failure { code: "late".to_owned(), reason, rules: Vec::new() };
+                    let failure = Failure { code: "late".to_owned(), reason: reason.to_owned(), rules: Vec::new() };
                     way.failed.insert(way.map.of(*row), failure);
                 }
             }

@@ -35,7 +35,7 @@ pub struct ServiceSettings {
     #[schemars(with = "Option<String>")]
     pub to: Option<Spanned<Name>>,
     /// What becomes of an event that comes too late for a window: `dead_letter` (default), `drop` (counted), or `update`
-    /// the result that went out.
+    /// the rows that went out, in a table topic, as long as `state: {ttl}` says.
     #[schemars(with = "Option<LateSettings>")]
     pub late: Option<Spanned<LateSettings>>,
     /// How its state is bounded.
@@ -66,7 +66,7 @@ pub enum OrderSettings {
 #[derive(Debug, Clone, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct StateSettings {
-    /// How long a key is remembered, by event time, where no window bounds it.
+    /// How long a key is remembered, by event time, where no window bounds it; with `late: update`, how long a window.
     #[schemars(with = "Option<String>")]
     pub ttl: Option<Duration>,
 }
@@ -79,7 +79,7 @@ pub enum LateSettings {
     DeadLetter,
     /// It is counted and forgotten.
     Drop,
-    /// It changes the result that went out.
+    /// It changes the rows that went out.
     Update,
 }
 
