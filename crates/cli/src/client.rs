@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use millstream_node::api::{ApiError, EventsQuery, LettersQuery};
+use millstream_node::api::{ApiError, EventsQuery, LettersQuery, StateQuery};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
@@ -214,6 +214,11 @@ pub(crate) fn events_path(path: &str, query: &EventsQuery) -> Result<String, Fai
 
 /// A path with the query that shows these letters.
 pub(crate) fn letters_path(path: &str, query: &LettersQuery) -> Result<String, Failure> {
+    with_query(path, query)
+}
+
+/// A path with the query that shows this state.
+pub(crate) fn state_path(path: &str, query: &StateQuery) -> Result<String, Failure> {
     with_query(path, query)
 }
 

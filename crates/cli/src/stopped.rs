@@ -1,7 +1,8 @@
 //! Answers from the log of a pipeline that does not run.
 
 use millstream_node::api::{
-    EventLine, EventsQuery, Letter, LettersQuery, LogStat, Plan, RepairReport, Status, Topics, VerifyReport,
+    EventLine, EventsQuery, Letter, LettersQuery, LogStat, Plan, RepairReport, StateAnswer, StateQuery, Status, Topics,
+    VerifyReport,
 };
 use millstream_node::config::Loaded;
 use millstream_node::offline;
@@ -26,6 +27,11 @@ pub(crate) async fn events(loaded: &Loaded, topic: &str, query: &EventsQuery) ->
 /// Dead letters of a service.
 pub(crate) async fn letters(loaded: &Loaded, service: &str, query: &LettersQuery) -> Result<Vec<Letter>, Failure> {
     Ok(offline::letters(loaded, service, query).await?)
+}
+
+/// What a service keeps.
+pub(crate) async fn state(loaded: &Loaded, service: &str, query: &StateQuery) -> Result<StateAnswer, Failure> {
+    Ok(offline::state(loaded, service, query).await?)
 }
 
 /// What differs from what ran last.

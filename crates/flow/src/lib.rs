@@ -71,4 +71,4 @@ pub use predicate::{Predicate, plan_predicate};
 pub use query::{Query, plan_query};
 pub use routes::{ROUTE_UNMATCHED, RouteCase, RouteMode, RouteOtherwise, RouteTarget, Routed, Routes, plan_routes};
 pub use rules::{RULES_MAX, Rules, Verdicts, plan_rules};
-pub use stream::{Broken, ChangeRows, Changes, Derived, Running, Step};
+pub use stream::{Broken, ChangeRows, Changes, Derived, Running, StateCell, StateLegend, StateRow, Step};

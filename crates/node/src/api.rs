@@ -15,6 +15,7 @@ mod events;
 mod letters;
 mod log;
 pub mod paths;
+mod state;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ pub use letters::{
     ParseLetterIdError,
 };
 pub use log::{LogStat, LogTopic, RepairReport, VerifyFault, VerifyReport};
+pub use state::{Cells, StateAnswer, StateLine, StateQuery};
 pub use status::{
     DrainSummary, Failure, HeldBack, InputLag, Latency, LogState, LookupState, NodeInfo, Phase, RunState,
     ServiceStatus, SinkStatus, SourceStatus, Status, Summary, TopicCount,

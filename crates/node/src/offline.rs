@@ -7,7 +7,8 @@ use millstream_service::{lag_of, time_of};
 
 use crate::api::{
     ApiError, EventLine, EventsQuery, InputLag, Letter, LettersQuery, LogStat, NodeInfo, Phase, Plan, RepairReport,
-    RunState, ServiceStatus, SinkStatus, SourceStatus, Status, Topics, VerifyFault, VerifyReport, codes,
+    RunState, ServiceStatus, SinkStatus, SourceStatus, StateAnswer, StateQuery, Status, Topics, VerifyFault,
+    VerifyReport, codes,
 };
 use crate::config::{Config, Loaded};
 use crate::diagnostic::names_known;
@@ -68,6 +69,11 @@ pub async fn letters(loaded: &Loaded, service: &str, asked: &LettersQuery) -> Re
         crate::http::letters(log, name, asked).await
     })
     .await
+}
+
+/// What a service keeps.
+pub async fn state(loaded: &Loaded, service: &str, asked: &StateQuery) -> Result<StateAnswer, ApiError> {
+    with(loaded, async |log, pipeline| crate::http::state_of(log, pipeline, service, asked).await).await
 }
 
 /// The log's figures.

@@ -33,6 +33,7 @@ mod service;
 mod sink;
 mod source;
 pub mod state;
+pub mod state_rows;
 mod status;
 mod supervise;
 mod task;

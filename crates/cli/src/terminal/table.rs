@@ -1,5 +1,7 @@
 //! Columns under headings.
 
+use std::borrow::Cow;
+
 use super::Style;
 
 /// Which side a column keeps to.
@@ -12,14 +14,19 @@ pub(crate) enum Align {
 /// Rows of cells under headings, as wide as they must be.
 #[derive(Debug, Clone)]
 pub(crate) struct Table {
-    columns: Vec<(&'static str, Align)>,
+    columns: Vec<(Cow<'static, str>, Align)>,
     rows: Vec<Vec<String>>,
     indent: usize,
 }
 
 impl Table {
     pub(crate) fn new(columns: &[(&'static str, Align)]) -> Self {
-        Self { columns: columns.to_vec(), rows: Vec::new(), indent: 0 }
+        Self::named(columns.iter().map(|(name, align)| (Cow::Borrowed(*name), *align)).collect())
+    }
+
+    /// With headings that are data.
+    pub(crate) fn named(columns: Vec<(Cow<'static, str>, Align)>) -> Self {
+        Self { columns, rows: Vec::new(), indent: 0 }
     }
 
     pub(crate) fn indent(self, indent: usize) -> Self {

@@ -18,6 +18,7 @@ mod offline;
 mod pipes;
 mod running;
 mod start;
+mod state_show;
 mod stop;
 mod support;
 mod time;

@@ -22,6 +22,7 @@
 //! How it runs: [`run`].
 
 mod given;
+mod legend;
 mod plan;
 mod program;
 mod rounds;

@@ -10,6 +10,7 @@ use arrow_array::RecordBatch;
 
 use crate::expr::Compiled;
 use crate::stream::held::{Held, Slot};
+use crate::stream::legend::{HeldLegend, Legend, Sides};
 use crate::stream::operator::{Blueprint, Broken, Operator, Out};
 use crate::stream::paired::{PAIRS_PER_BATCH, Paired, PairedPlan};
 use crate::stream::table_join::{deleted, matched, times_of};
@@ -49,6 +50,12 @@ impl Blueprint for AsOfJoinPlan {
 
     fn signature(&self) -> String {
         format!("as of join {} {:?} {}", self.table, self.time, self.paired.signature())
+    }
+
+    fn legend(&self) -> Result<Box<dyn Legend>, Broken> {
+        let kinds = [(other(self.table), "waiting row"), (self.table, "version")];
+        let flagged = ["has no key", "says that there is none from then on"];
+        Ok(Box::new(HeldLegend { sides: Sides::new(&self.paired)?, kinds, flagged }))
     }
 
     fn describe(&self) -> String {

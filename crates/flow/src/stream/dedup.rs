@@ -16,6 +16,7 @@ use arrow_select::filter::filter_record_batch;
 
 use crate::ops::batch_of;
 use crate::stream::groups::{Groups, Keys};
+use crate::stream::legend::{DedupLegend, Legend};
 use crate::stream::operator::{Blueprint, Broken, Operator, Out};
 use crate::stream::row_table::RowTable;
 use crate::stream::window_aggregate::{time_key, time_of};
@@ -72,6 +73,10 @@ impl Blueprint for DedupPlan {
             Until::Ever => "ever",
         };
         format!("first of {types:?} {until}")
+    }
+
+    fn legend(&self) -> Result<Box<dyn Legend>, Broken> {
+        Ok(Box::new(DedupLegend::new(self)?))
     }
 
     fn describe(&self) -> String {

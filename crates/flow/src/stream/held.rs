@@ -61,9 +61,16 @@ impl Slot {
     }
 
     fn split(&self) -> Option<(&[u8], &[u8])> {
-        let (length, rest) = self.bytes.get(1..)?.split_first_chunk::<4>()?;
-        rest.split_at_checked(u32::from_le_bytes(*length) as usize)
+        split_held(&self.bytes).map(|(_, key, row)| (key, row))
     }
+}
+
+/// The flag, the key and the columns of a row's bytes.
+pub(crate) fn split_held(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (flag, rest) = bytes.split_first()?;
+    let (length, rest) = rest.split_first_chunk::<4>()?;
+    let (key, row) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+    Some((*flag, key, row))
 }
 
 impl Held {

@@ -11,6 +11,7 @@ use arrow_select::filter::filter_record_batch;
 
 use crate::expr::Compiled;
 use crate::stream::held::{Held, Slot};
+use crate::stream::legend::{HeldLegend, Legend, Sides};
 use crate::stream::operator::{Blueprint, Broken, Operator, Out};
 use crate::stream::paired::{PAIRS_PER_BATCH, Paired, PairedPlan};
 use crate::stream::table_join::times_of;
@@ -48,6 +49,12 @@ impl Blueprint for IntervalJoinPlan {
         let keep = (self.keep.left, self.keep.right);
         let Self { least, most, time, .. } = self;
         format!("interval join {least}..{most} {keep:?} {time:?} {}", self.paired.signature())
+    }
+
+    fn legend(&self) -> Result<Box<dyn Legend>, Broken> {
+        let kinds = [(0, "left row"), (1, "right row")];
+        let flagged = ["has met another", "has met another"];
+        Ok(Box::new(HeldLegend { sides: Sides::new(&self.paired)?, kinds, flagged }))
     }
 
     fn describe(&self) -> String {

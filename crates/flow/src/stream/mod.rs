@@ -14,6 +14,7 @@ mod interval_join;
 #[cfg(test)]
 #[expect(clippy::panic, reason = "a test may panic")]
 mod laws;
+mod legend;
 mod operator;
 mod over;
 mod paired;
@@ -37,6 +38,8 @@ pub use changes::{ChangeRows, Changes};
 pub(crate) use dedup::{DedupPlan, Until};
 pub(crate) use groups::{Groups, Keys};
 pub(crate) use interval_join::IntervalJoinPlan;
+pub(crate) use legend::{KeyColumns, Legend, cell};
+pub use legend::{StateCell, StateLegend, StateRow};
 pub(crate) use operator::Blueprint;
 pub use operator::Broken;
 pub(crate) use over::OverPlan;

@@ -11,6 +11,7 @@
 use arrow_array::RecordBatch;
 
 use crate::stream::changes::Changes;
+use crate::stream::legend::{Legend, Unread};
 
 /// Why an operator cannot go on: stored state that it does not understand, or a fault of its own.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -104,6 +105,11 @@ pub(crate) trait Blueprint: std::fmt::Debug + Send + Sync {
 
     /// What decides the form of its state: an operator with another one cannot go on with it.
     fn signature(&self) -> String;
+
+    /// Reads the rows of its state for a person.
+    fn legend(&self) -> Result<Box<dyn Legend>, Broken> {
+        Ok(Box::new(Unread))
+    }
 
     /// One line for `explain`.
     fn describe(&self) -> String;

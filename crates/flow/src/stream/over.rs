@@ -21,7 +21,7 @@
 pub(crate) mod columns;
 pub(crate) mod function;
 mod held;
-mod history;
+pub(crate) mod history;
 mod keyed;
 mod summary;
 mod waiting;
@@ -41,6 +41,7 @@ use arrow_select::filter::filter_record_batch;
 
 use crate::ops::batch_of;
 use crate::stream::groups::{Encoded, Keys};
+use crate::stream::legend::{Legend, OverLegend};
 use crate::stream::operator::{Blueprint, Broken, Operator, Out};
 use crate::stream::over::columns::{Reader, Results, kind_of};
 use crate::stream::over::function::{Frame, Function};
@@ -54,11 +55,11 @@ const SLACK_SHARE: i64 = 8;
 const SLACK_MICROS_MIN: i64 = 300_000_000;
 
 /// The last byte of a key of the changelog says what it is of.
-const EVENT: u8 = 0;
+pub(crate) const EVENT: u8 = 0;
 /// See [`EVENT`].
-const RUNNING: u8 = 1;
+pub(crate) const RUNNING: u8 = 1;
 /// See [`EVENT`].
-const WAITS: u8 = 2;
+pub(crate) const WAITS: u8 = 2;
 
 /// A planned OVER.
 #[derive(Debug)]
@@ -141,6 +142,10 @@ impl Blueprint for OverPlan {
         let waits = self.by_time.then_some(&self.input);
         let types: Vec<_> = waits.iter().flat_map(|schema| schema.fields()).map(|f| f.data_type()).collect();
         format!("over {keys:?} {:?} {running:?} {types:?}", self.columns)
+    }
+
+    fn legend(&self) -> Result<Box<dyn Legend>, Broken> {
+        Ok(Box::new(OverLegend::new(self)?))
     }
 
     fn describe(&self) -> String {

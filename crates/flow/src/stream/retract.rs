@@ -195,6 +195,18 @@ impl Retracting {
         Ok(states.iter().map(|state| (state.rows > 0).then(|| state.bytes())).collect())
     }
 
+    /// The results that a group's state has in itself; `None` where an aggregate keeps its values beside it.
+    pub(crate) fn numbers_of(&self, state: &[u8]) -> Result<Vec<Option<ArrayRef>>, Broken> {
+        let state = State::read(Some(state), self.slots.len()).ok_or_else(broken)?;
+        let result = |(slot, numbers): (&Slot, &(i64, i128))| match slot.kind {
+            Kind::Count => Ok(Some(Arc::new(Int64Array::from(vec![numbers.0])) as ArrayRef)),
+            Kind::Sum => slot.sums(&[*numbers]).map(Some),
+            Kind::Average => slot.averages(&[*numbers]).map(Some),
+            _ => Ok(None),
+        };
+        self.slots.iter().zip(&state.slots).map(result).collect()
+    }
+
     /// The results of groups, given their states and keys.
     pub(crate) fn results(&self, states: &[&[u8]], keys: &[&[u8]]) -> Result<Vec<ArrayRef>, Broken> {
         let read = states.iter().map(|bytes| State::read(Some(bytes), self.slots.len()).ok_or_else(broken));
@@ -222,6 +234,14 @@ fn prefix(slot: usize, key: &[u8]) -> Vec<u8> {
     prefix.extend_from_slice(&(key.len() as u32).to_be_bytes());
     prefix.extend_from_slice(key);
     prefix
+}
+
+/// The number of the aggregate, the group's key and the value that a key of the changelog names.
+pub(crate) fn value_key(key: &[u8]) -> Option<(usize, &[u8], &[u8])> {
+    let (slot, rest) = key.split_first_chunk::<2>()?;
+    let (length, rest) = rest.split_first_chunk::<4>()?;
+    let (group, value) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+    Some((usize::from(u16::from_be_bytes(*slot)), group, value))
 }
 
 impl Bags {

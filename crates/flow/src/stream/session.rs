@@ -21,6 +21,7 @@ use millstream_event::Stamp;
 use crate::ops::{batch_of, take_all};
 use crate::stream::aggregates::{Aggregate, Aggregates};
 use crate::stream::groups::{Groups, Keys};
+use crate::stream::legend::{Legend, SessionLegend};
 use crate::stream::operator::{Blueprint, Broken, Operator, Out};
 use crate::stream::session_table::{NO_SLOT, Sessions};
 use crate::stream::window_aggregate::{GroupColumn, time_key, time_of};
@@ -70,6 +71,10 @@ impl Blueprint for SessionPlan {
         let types: Vec<&DataType> = self.key.iter().map(|(_, kind)| kind).collect();
         let states = Aggregates::new(&self.aggregates).map(|a| a.signature().to_owned()).unwrap_or_default();
         format!("session {} by {types:?}: {states}", self.gap)
+    }
+
+    fn legend(&self) -> Result<Box<dyn Legend>, Broken> {
+        Ok(Box::new(SessionLegend::new(self)?))
     }
 
     fn describe(&self) -> String {

@@ -11,6 +11,7 @@ use arrow_array::{ArrayRef, BooleanArray, RecordBatch};
 use millstream_event::Stamp;
 
 use crate::expr::Compiled;
+use crate::stream::legend::{Legend, Sides, TableLegend};
 use crate::stream::operator::{Blueprint, Broken, Operator, Out};
 use crate::stream::paired::{Arrived, Paired, PairedPlan};
 use crate::stream::row_table::RowTable;
@@ -45,6 +46,10 @@ impl Blueprint for TableJoinPlan {
 
     fn signature(&self) -> String {
         format!("table join {} {}", self.table, self.paired.signature())
+    }
+
+    fn legend(&self) -> Result<Box<dyn Legend>, Broken> {
+        Ok(Box::new(TableLegend { sides: Sides::new(&self.paired)?, table: self.table }))
     }
 
     fn describe(&self) -> String {

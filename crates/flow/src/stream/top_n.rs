@@ -20,6 +20,7 @@ use millstream_event::Stamp;
 
 use crate::ops::{batch_of, take_all};
 use crate::stream::groups::{Encoded, Groups, Keys};
+use crate::stream::legend::{Legend, TopNLegend};
 use crate::stream::operator::{Blueprint, Broken, Operator, Out};
 use crate::stream::window_aggregate::{time_key, time_of};
 
@@ -46,7 +47,7 @@ pub(crate) struct TopNPlan {
 }
 
 impl TopNPlan {
-    fn row_types(&self) -> Vec<DataType> {
+    pub(crate) fn row_types(&self) -> Vec<DataType> {
         self.row.iter().cloned().chain(self.schema.fields().last().map(|system| system.data_type().clone())).collect()
     }
 }
@@ -86,6 +87,10 @@ impl Blueprint for TopNPlan {
             self.order.iter().map(|(_, kind, order)| (kind, order.descending, order.nulls_first)).collect();
         let windows = self.window.is_some();
         format!("first {} of {types:?} by {order:?} windows {windows}: {:?}", self.limit, self.row_types())
+    }
+
+    fn legend(&self) -> Result<Box<dyn Legend>, Broken> {
+        Ok(Box::new(TopNLegend::new(self)?))
     }
 
     fn describe(&self) -> String {

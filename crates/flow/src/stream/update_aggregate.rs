@@ -23,6 +23,7 @@ use millstream_event::Stamp;
 use crate::ops::batch_of;
 use crate::stream::aggregates::{Aggregate, Aggregates};
 use crate::stream::groups::{Encoded, Groups, Keys};
+use crate::stream::legend::{Legend, UpdateLegend};
 use crate::stream::operator::{Blueprint, Broken, Operator, Out};
 use crate::stream::retract::{Arguments, Retracting};
 use crate::stream::row_table::RowTable;
@@ -72,6 +73,10 @@ impl Blueprint for UpdateAggregatePlan {
         format!("update {types:?}: {}", states.unwrap_or_default())
     }
 
+    fn legend(&self) -> Result<Box<dyn Legend>, Broken> {
+        Ok(Box::new(UpdateLegend::new(self)?))
+    }
+
     fn describe(&self) -> String {
         let names: Vec<&str> = self.aggregates.iter().map(|a| a.function.name()).collect();
         format!("update {} key columns: {}", self.key.len(), names.join(", "))
@@ -107,7 +112,7 @@ struct UpdateAggregate {
 const STAMP: usize = 8;
 
 /// In a changelog's key: a group, or a value of a group.
-const GROUP: [u8; 1] = [0];
+pub(crate) const GROUP: [u8; 1] = [0];
 pub(crate) const VALUE: [u8; 1] = [1];
 
 /// The results of some groups.

@@ -23,6 +23,7 @@ use millstream_event::Stamp;
 use crate::ops::batch_of;
 use crate::stream::aggregates::{Aggregate, Aggregates};
 use crate::stream::groups::{Groups, Keys};
+use crate::stream::legend::{Legend, WindowLegend};
 use crate::stream::operator::{Blueprint, Broken, Operator, Out};
 use crate::stream::panes::Windows;
 use crate::stream::row_table::RowTable;
@@ -109,6 +110,10 @@ impl Blueprint for WindowAggregatePlan {
         let types: Vec<&DataType> = self.key.iter().map(|(_, kind)| kind).collect();
         let states = Aggregates::new(&self.aggregates).map(|a| a.signature().to_owned()).unwrap_or_default();
         format!("window {:?} {} by {types:?}: {states}", self.windows, self.spread)
+    }
+
+    fn legend(&self) -> Result<Box<dyn Legend>, Broken> {
+        Ok(Box::new(WindowLegend::new(self)?))
     }
 
     fn describe(&self) -> String {

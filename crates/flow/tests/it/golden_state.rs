@@ -289,6 +289,9 @@ impl Outcome {
             outcome.take(step, None);
             promised = promised.max(running.output_watermark(event.watermark));
             keep(&mut running, &mut kept);
+            if every == 1 {
+                legible(query, &kept);
+            }
             if (at + 1) % every == 0 {
                 running = query.open().unwrap();
                 for (key, value) in &kept {
@@ -362,6 +365,20 @@ fn not_behind(query: &Query, step: &Step, promised: i64) {
             let behind = time.is_some_and(|time| time + plus < promised) && !Stamp(*stamp).is_late();
             assert!(!behind, "{time:?} is behind the promised {promised}:\n{}", query.explain());
         }
+    }
+}
+
+/// Whatever is kept can be read by a person.
+fn legible(query: &Query, kept: &BTreeMap<Vec<u8>, Vec<u8>>) {
+    let legend = query.state_legend().unwrap();
+    for (key, value) in kept {
+        let row = legend.row(key, value).unwrap_or_else(|e| panic!("{e}\n{}", query.explain()));
+        for cell in row.key.iter().chain(&row.value) {
+            let json: Result<serde_json::Value, _> = serde_json::from_str(&cell.json);
+            assert!(json.is_ok(), "{cell:?}");
+        }
+        let known = legend.key_columns();
+        assert!(row.key.iter().all(|cell| known.contains(&cell.name)), "{row:?}: {known:?}");
     }
 }
 

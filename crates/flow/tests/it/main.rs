@@ -7,6 +7,7 @@ mod golden;
 mod golden_fold;
 mod golden_state;
 mod joins;
+mod legends;
 mod lookups;
 mod one_by_one;
 mod properties;

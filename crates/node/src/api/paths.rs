@@ -35,6 +35,8 @@ pub const DISCARD: &str = "/api/dlq/{name}/discard";
 /// GET -> [`super::LogStat`].
 pub const LOG_STAT: &str = "/api/log/stat";
 
+/// GET with [`super::StateQuery`] -> [`super::StateAnswer`].
+pub const STATE_ROWS: &str = "/api/services/{name}/state";
 /// POST -> [`super::Snapshot`]: one round of the backup, now.
 pub const SNAPSHOT: &str = "/api/state/snapshot";
 

@@ -8,6 +8,7 @@ mod metrics;
 mod origin;
 mod serve;
 mod slow;
+mod state;
 
 use axum::Router;
 use axum::body::Body;
@@ -23,6 +24,7 @@ use crate::api::{ApiError, codes, paths};
 pub(crate) use events::read_events;
 pub(crate) use handlers::{letters, stat, stat_topics, topics};
 pub(crate) use serve::{HEAD_TIMEOUT, serve};
+pub(crate) use state::state_of;
 
 /// All routes of a node.
 pub(crate) fn router(node: &Node) -> Router {
@@ -43,6 +45,7 @@ pub(crate) fn router(node: &Node) -> Router {
         .route(paths::REPLAY, post(handlers::replay))
         .route(paths::DISCARD, post(handlers::discard))
         .route(paths::LOG_STAT, get(handlers::log_stat))
+        .route(paths::STATE_ROWS, get(state::show))
         .route(paths::SNAPSHOT, post(handlers::snapshot));
     // What stands behind it, the sources' routes, has limits of its own.
     slow::bounded(routes, slow::BODY_TIMEOUT)

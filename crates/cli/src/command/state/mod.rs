@@ -1,4 +1,6 @@
-//! `state`: backups of all that the pipeline knows: one now, what there is, and back.
+//! `state`: what services keep, and backups of all that the pipeline knows: one now, what there is, and back.
+
+mod show;
 
 use std::io::Write as _;
 
@@ -13,7 +15,7 @@ use crate::failure::Failure;
 use crate::target::{Target, TargetArgs};
 use crate::terminal::{Align, Out, Table, bytes, count};
 
-/// Back up all state, positions and events; list backups; restore one
+/// Show what services keep; back up all state, positions and events; list backups; restore one
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -38,6 +40,8 @@ enum Command {
         #[command(flatten)]
         pipeline: PipelineArg,
     },
+    /// Show what a service keeps, as of its last commits
+    Show(show::Args),
     /// Make an empty data directory what it was; then the pipeline runs on from there
     Restore {
         /// Where the backups are: `file:///path` or `s3://bucket/prefix`; else where the pipeline makes its own
@@ -92,6 +96,7 @@ pub(crate) async fn run(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
             let found = backups::list(loaded.as_ref(), from.as_deref()).await?;
             print_list(&found, out)?;
         }
+        Command::Show(show) => show::run(show, args.address.as_deref(), out).await?,
         Command::Restore { from, at, pipeline } => {
             let loaded = Config::load(&pipeline.pipeline)?;
             let progress = Progress::new();
