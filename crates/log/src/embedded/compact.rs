@@ -21,17 +21,21 @@ use super::retention::Limits;
 use super::settled_file::{BLOCK_BYTES, BlockAt, OpenFile, SettledFile};
 use super::settler::{Failure, failure};
 use super::shared::{Shared, count};
-use crate::Error;
 use crate::evolution::upgrade;
 use crate::newest::Newest;
 use crate::promises::Promises;
 use crate::vfs::{File, OpenOptions};
+use crate::{Error, TopicSpec};
 
 /// What is to be merged.
 pub(super) struct Job {
     pub(super) shared: Arc<Shared>,
     pub(super) topic: Arc<Topic>,
     pub(super) partition: Arc<Partition>,
+    /// The newest version of the topic's columns that the checkpoint knows, and the topic as it was then. A later one stands in
+    /// the journal only: whoever has the checkpoint and the settled files could not read what is written with it.
+    pub(super) version: u32,
+    pub(super) spec: TopicSpec,
     /// All settled files of the partition, oldest first.
     pub(super) files: Vec<Arc<SettledFile>>,
     pub(super) generation: u64,
@@ -52,10 +56,9 @@ pub(super) struct Made {
 
 impl Job {
     pub(super) fn run(&self) -> Result<Made, Failure> {
-        let (version, schema) = self.topic.newest();
-        let spec = self.topic.with_info(|info| info.spec.clone());
-        let (masks, tombstone) = self.masks(&schema, Newest::of(&spec))?;
-        let mut output = Output::new(self, version, schema);
+        let schema = &self.spec.schema;
+        let (masks, tombstone) = self.masks(schema, Newest::of(&self.spec))?;
+        let mut output = Output::new(self, self.version, schema.clone());
         match self.write(&mut output, masks) {
             Ok(()) => {
                 let mut files = output.made;
@@ -131,6 +134,10 @@ impl Job {
             return Err(Failure::Ending);
         }
         let version = at.block.schema_version;
+        if version > self.version {
+            // Early builds wrote it so. When the journal is settled, the checkpoint knows the version as well.
+            return Err(Failure::Later(format!("the columns of version {version} are not settled yet")));
+        }
         let schema = self.topic.schema(version);
         let schema = schema.ok_or_else(|| open.corrupt(format!("schema version {version} is unknown"), at.at))?;
         let mut events = open.decode(at, schema.physical())?;

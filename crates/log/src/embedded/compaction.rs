@@ -21,7 +21,7 @@ use super::index::{Contents, Partition, Topic};
 use super::retention::limits;
 use super::settled_file::SettledFile;
 use super::settler::{Failure, Settler};
-use crate::{Error, TopicKind};
+use crate::{Error, TopicKind, TopicSpec};
 
 /// The compaction at work, if there is one.
 #[derive(Debug, Default)]
@@ -91,12 +91,15 @@ impl Settler {
 
     fn begin(&mut self, topic: Arc<Topic>, partition: Arc<Partition>) -> Result<(), Failure> {
         let limits = limits(&self.shared, &topic, partition.at.partition.0);
+        let Some((version, spec)) = self.settled_version(&topic) else { return Ok(()) };
         let contents = partition.contents.lock();
         let inputs: Vec<Arc<SettledFile>> = contents.files.iter().cloned().collect();
         let job = Job {
             shared: self.shared.clone(),
             topic,
             partition: partition.clone(),
+            version,
+            spec,
             generation: inputs.iter().map(|file| file.meta.generation).max().unwrap_or(0) + 1,
             files: inputs.clone(),
             limits,
@@ -113,6 +116,18 @@ impl Settler {
         let worker = worker.map_err(|e| Error::Stopped { reason: format!("no thread can be started: {e}") })?;
         self.compaction.running = Some(Running { partition, inputs, worker });
         Ok(())
+    }
+
+    /// The newest version of a topic's columns that the checkpoint knows.
+    fn settled_version(&self, topic: &Topic) -> Option<(u32, TopicSpec)> {
+        #[cfg(any(test, feature = "sabotage"))]
+        if self.shared.options.broken(super::options::Sabotage::CompactAhead) {
+            let newest = topic.with_info(|info| (info.schema_version, info.spec.clone()));
+            let settled = self.checkpoint.state.topics.get(&topic.id)?;
+            return (newest.0 as usize > settled.versions.len()).then_some(newest);
+        }
+        let settled = self.checkpoint.state.topics.get(&topic.id)?;
+        Some((settled.versions.len() as u32, settled.spec.clone()))
     }
 
     fn conclude(&mut self, running: Running) -> Result<(), Failure> {
@@ -203,6 +218,11 @@ impl Settler {
             Failure::Final(error @ Error::Corrupt { .. }) => {
                 tracing::error!(%error, table = %partition.at, "a table is not compacted any more: `log repair` mends it");
                 self.compaction.given_up.insert((partition.topic, partition.at.partition.0));
+                Ok(())
+            }
+            Failure::Later(why) => {
+                tracing::debug!(%why, table = %partition.at, "a table is compacted later");
+                self.compaction.not_before = Some(Instant::now() + self.shared.options.tidy_every);
                 Ok(())
             }
             Failure::Ending => Ok(()),

@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use millstream_event::{Name, Offset};
 
 use super::checkpoint::{Checkpoint, SettledMeta};
+use super::frame::Content;
+use super::group_header::BLOCK;
 use super::layout::{Layout, is_spare, segment_id};
 use super::options::Options;
 use super::rebuild::{Source, source};
 use super::recover::{Recovered, recover};
 use super::settled_file::{OpenFile, SettledFile};
-use super::state::State;
+use super::state::{State, TopicState};
 use super::walk::{Found, GroupAt, Walker, io_error, ranges};
 use crate::Error;
 
@@ -108,7 +110,8 @@ pub(super) fn verify_from(options: &Options, layout: &Layout, source: &Source) -
     let mut report = Report { problems: source.problems.clone(), notes: source.notes.clone(), ..Report::default() };
     if let Some(checkpoint) = &source.checkpoint {
         verify_journal(options, layout, checkpoint, &mut report)?;
-        verify_files(options, layout, checkpoint, &mut report);
+        let topics = defined(options, layout, checkpoint)?;
+        verify_files(options, layout, checkpoint, &topics, &mut report);
     }
     Ok(report)
 }
@@ -224,9 +227,42 @@ pub(super) fn lost(group: &GroupAt, state: &State) -> Vec<Lost> {
     ranges(group).into_iter().filter_map(one).collect()
 }
 
-fn verify_files(options: &Options, layout: &Layout, checkpoint: &Checkpoint, report: &mut Report) {
+/// The topics as the checkpoint and everything behind it define them, over what does not read back: a settled file may
+/// have columns that stand in the journal only, because early builds compacted tables so.
+pub(super) fn defined(
+    options: &Options,
+    layout: &Layout,
+    checkpoint: &Checkpoint,
+) -> Result<BTreeMap<u32, TopicState>, Error> {
+    let mut state = checkpoint.state.clone();
+    for (id, path) in segments(options, layout)?.into_iter().filter(|(id, _)| *id > checkpoint.segment) {
+        let mut walker = Walker::open(options.vfs.as_ref(), &path, checkpoint.log, id)?;
+        let mut at = 0;
+        while at < walker.len {
+            let Found::Group(group) = walker.group(at)? else {
+                at += BLOCK;
+                continue;
+            };
+            for frame in &group.frames {
+                if let Content::Topic { id, schema_version, spec } = &frame.content {
+                    state.define(*id, *schema_version, spec);
+                }
+            }
+            at = group.end();
+        }
+    }
+    Ok(state.topics)
+}
+
+fn verify_files(
+    options: &Options,
+    layout: &Layout,
+    checkpoint: &Checkpoint,
+    topics: &BTreeMap<u32, TopicState>,
+    report: &mut Report,
+) {
     for (id, partitions) in &checkpoint.files {
-        let Some(topic) = checkpoint.state.topics.get(id) else { continue };
+        let Some(topic) = topics.get(id) else { continue };
         for (number, metas) in partitions {
             for meta in metas {
                 let path = layout.settled(&topic.spec.name, *number, Offset(meta.base), meta.generation);
@@ -236,7 +272,7 @@ fn verify_files(options: &Options, layout: &Layout, checkpoint: &Checkpoint, rep
     }
 }
 
-fn verify_file(options: &Options, file: &SettledFile, topic: &super::state::TopicState, report: &mut Report) {
+fn verify_file(options: &Options, file: &SettledFile, topic: &TopicState, report: &mut Report) {
     report.files += 1;
     let open = match OpenFile::open(options.vfs.as_ref(), file) {
         Ok(open) => open,

@@ -8,6 +8,7 @@
 //! So whenever this ends, the checkpoint on the disk finds all sound blocks where it says that they are. Files of 2 that no
 //! checkpoint came to speak of are removed by the next opening.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use millstream_event::{Name, Offset};
@@ -17,7 +18,7 @@ use super::damaged::{copy, keep_copy, move_out};
 use super::inspect::{Lost, Report};
 use super::layout::Layout;
 use super::options::Options;
-use super::settled_file::{OpenFile, SettledFile};
+use super::settled_file::{BlockAt, OpenFile, SettledFile};
 use super::state::TopicState;
 use super::walk::io_error;
 use crate::Error;
@@ -37,12 +38,13 @@ pub(super) fn mend_files(
     options: &Options,
     layout: &Layout,
     next: &mut Checkpoint,
+    topics: &BTreeMap<u32, TopicState>,
     confirm: bool,
     report: &mut Report,
 ) -> Result<Vec<Cut>, Error> {
     let mut cuts = Vec::new();
     for (id, partitions) in &mut next.files {
-        let Some(topic) = next.state.topics.get(id) else { continue };
+        let Some(topic) = topics.get(id) else { continue };
         let name = &topic.spec.name;
         for (number, metas) in partitions {
             let mut kept = Vec::new();
@@ -67,6 +69,35 @@ pub(super) fn mend_files(
         }
     }
     Ok(cuts)
+}
+
+/// Puts the versions of columns into the checkpoint that its settled files have and that stand in the journal only, so that
+/// they can be read whatever becomes of that; answers whether there were any.
+pub(super) fn learn_versions(
+    options: &Options,
+    layout: &Layout,
+    next: &mut Checkpoint,
+    topics: &BTreeMap<u32, TopicState>,
+) -> bool {
+    let mut learned = false;
+    for (id, partitions) in &next.files {
+        let (Some(known), Some(told)) = (next.state.topics.get_mut(id), topics.get(id)) else { continue };
+        if told.versions.len() <= known.versions.len() {
+            continue;
+        }
+        let files = partitions.iter().flat_map(|(number, metas)| metas.iter().map(move |meta| (*number, meta)));
+        let newer = files.into_iter().any(|(number, meta)| {
+            let path = layout.settled(&known.spec.name, number, Offset(meta.base), meta.generation);
+            let open = OpenFile::salvage(options.vfs.as_ref(), &SettledFile { path, meta: meta.clone() });
+            let is_newer = |at: &BlockAt| at.block.schema_version as usize > known.versions.len();
+            open.is_some_and(|open| open.blocks().iter().any(is_newer))
+        });
+        if newer {
+            (known.versions, known.spec) = (told.versions.clone(), told.spec.clone());
+            learned = true;
+        }
+    }
+    learned
 }
 
 /// What is between the pieces and around them.

@@ -32,6 +32,8 @@ pub enum Sabotage {
     NoEpochCheck,
     /// A group is taken for the next whatever group it says it follows.
     NoChainCheck,
+    /// Compactions wait for columns that the checkpoint does not know yet, and write them, as early builds may have.
+    CompactAhead,
 }
 
 /// The settings of an embedded log. [`Options::new`] has the defaults.

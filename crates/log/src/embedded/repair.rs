@@ -15,9 +15,9 @@ use millstream_event::Offset;
 
 use super::checkpoint::Checkpoint;
 use super::damaged::{keep_copy, move_out};
-use super::inspect::{Lost, Problem, Report, lost, segments, verify_from};
+use super::inspect::{Lost, Problem, Report, defined, lost, segments, verify_from};
 use super::layout::Layout;
-use super::mend::{cut_files, mend_files};
+use super::mend::{cut_files, learn_versions, mend_files};
 use super::open;
 use super::options::Options;
 use super::rebuild::source;
@@ -44,12 +44,17 @@ pub fn repair(options: &Options, confirm: bool) -> Result<Report, Error> {
         return Err(Error::Refused(format!("{why}; nothing was changed; put `checkpoint` back from a backup")));
     };
     report.lost.extend(source.lost);
+    let topics = defined(options, &layout, &next)?;
+    if learn_versions(options, &layout, &mut next, &topics) && confirm {
+        // Before they may go from the journal.
+        replace_checkpoint(options, &layout, &next, &source.problems, &mut report.notes)?;
+    }
     let journal = report.problems.iter().filter(|p| p.path.starts_with(layout.journal()));
     let journal = journal.min_by(|a, b| (&a.path, a.at).cmp(&(&b.path, b.at))).cloned();
     if let Some(first) = journal {
         cut_journal(options, &layout, &next, &first.path, first.at, confirm, &mut report)?;
     }
-    let cuts = mend_files(options, &layout, &mut next, confirm, &mut report)?;
+    let cuts = mend_files(options, &layout, &mut next, &topics, confirm, &mut report)?;
     if confirm {
         for dir in &source.orphans {
             take_out(options, &layout, dir)?;

@@ -45,6 +45,8 @@ pub(super) enum Failure {
     NoSpace(String),
     /// The log is ending; the next opening begins the pass anew.
     Ending,
+    /// Of a compaction: what it was made of stays, and it is tried again.
+    Later(String),
     Final(Error),
 }
 
@@ -109,6 +111,7 @@ impl Settler {
                     }
                 }
                 Err(Failure::Ending) => return,
+                Err(Failure::Later(why)) => tracing::warn!(%why, "the settler tries again"),
                 Err(Failure::NoSpace(why)) => {
                     tracing::warn!(%why, "no space to settle events; they stay in the journal, and sources are refused");
                     if self.shared.preparer.settling_full(Some(why)) {

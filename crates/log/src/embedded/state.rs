@@ -94,6 +94,9 @@ impl State {
         topic.spec = spec.clone();
         if schema_version as usize > topic.versions.len() {
             topic.versions.push(spec.schema.clone());
+        } else if let Some(newest) = topic.versions.last() {
+            // Told again, by what came before it.
+            topic.spec.schema = newest.clone();
         }
     }
 }

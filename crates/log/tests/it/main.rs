@@ -21,5 +21,6 @@ mod power_loss;
 mod repairing;
 mod rig;
 mod sabotage;
+mod table_columns;
 mod tables;
 mod unreadable;
