@@ -46,7 +46,8 @@ impl Default for StdoutSink {
 
 impl Sink for StdoutSink {
     fn open(&self, _: PartitionId, _: Option<Bytes>) -> BoxFuture<'_, Result<Box<dyn SinkTask>, ConnectError>> {
-        let task = StdoutTask { out: Arc::clone(&self.out), encode: Encode::new(Format::Ndjson), lines: Vec::new() };
+        let task =
+            StdoutTask { out: Arc::clone(&self.out), encode: Encode::new(Format::Ndjson, false), lines: Vec::new() };
         async move { Ok(Box::new(task) as Box<dyn SinkTask>) }.boxed()
     }
 

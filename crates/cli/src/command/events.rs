@@ -13,9 +13,13 @@ pub(crate) fn print(line: &EventLine, bare: bool, out: &mut Out) -> Result<(), F
         return out.value_line(line);
     }
     let text = event.get();
-    // In a pipe a line is just the event, so that the next program can read it.
+    // In a pipe a line is just the event, so that the next program can read it, in the form of the file sinks.
     if bare || !out.people {
-        return out.line(text);
+        return match text.strip_suffix('}').filter(|_| *deleted) {
+            Some("{") => out.line("{\"_deleted\":true}"),
+            Some(open) => out.line(&format!("{open},\"_deleted\":true}}")),
+            None => out.line(text),
+        };
     }
     let time = ingested_at.get(11..23).unwrap_or(ingested_at);
     let place = out.style.dim(&format!("{:>9} {time}", format!("{partition}:{offset}")));

@@ -15,7 +15,8 @@
 //!
 //! `roll` closes a file at a size, or at the first commit after a time. Every stop in order closes all (draining, a signal,
 //! a change of the sink), so what is left with `.part` is from a crash and is gone on with. CSV files are also closed when
-//! the topic's columns change. A lock file per topic, partition and format keeps a second writer out: sinks may share a
+//! the topic's columns change. A deleted row of a table says so: `"_deleted": true` in NDJSON, a column `_deleted` in CSV and
+//! Arrow. A lock file per topic, partition and format keeps a second writer out: sinks may share a
 //! directory as long as they do not write the same files.
 
 mod lock;
@@ -31,7 +32,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use crate::decode::Format;
-use crate::event::PartitionId;
+use crate::event::{Name, PartitionId};
 use crate::service::{ConnectError, Sink, SinkTask};
 
 /// The size at which a file is closed unless told otherwise: 1 GiB.
@@ -48,13 +49,15 @@ pub struct Settings {
     pub roll: Roll,
     /// How long written events wait for their commit; each commit syncs the files.
     pub commit_every: Duration,
+    /// The topics that are tables: in CSV and Arrow their rows have a last column `_deleted`.
+    pub tables: Vec<Name>,
 }
 
 impl Settings {
     /// NDJSON into a directory.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let (path, format, roll) = (path.into(), Format::default(), Roll::default());
-        Self { path, format, roll, commit_every: Duration::from_secs(1) }
+        Self { path, format, roll, commit_every: Duration::from_secs(1), tables: Vec::new() }
     }
 }
 

@@ -113,7 +113,10 @@ impl SinkTask for FileTask {
     fn write<'a>(&'a mut self, topic: &'a Name, batch: &'a Batch) -> BoxFuture<'a, Result<(), ConnectError>> {
         async move {
             if !self.encoders.contains_key(topic) {
-                let pending = Pending { encode: Encode::new(self.settings.format), bytes: Vec::new() };
+                let pending = Pending {
+                    encode: Encode::new(self.settings.format, self.settings.tables.contains(topic)),
+                    bytes: Vec::new(),
+                };
                 self.encoders.insert(topic.clone(), pending);
             }
             let Some(pending) = self.encoders.get_mut(topic) else { return Ok(()) };

@@ -1,15 +1,18 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
+use arrow_array::cast::AsArray;
+use arrow_array::{RecordBatch, TimestampMicrosecondArray};
 use bytes::Bytes;
-use millstream_connect::event::PartitionId;
+use millstream_connect::event::{Batch, Column, ColumnType, Offset, PartitionId, Schema, Stamp, ipc};
 use millstream_connect::file_sink::{Roll, Settings};
 use millstream_connect::service::{ConnectError, Sink, SinkTask};
 use millstream_connect::{FileSink, Format};
 use tempfile::TempDir;
 
-use crate::support::{batch, name};
+use crate::support::{batch, name, schema};
 
 fn sink(dir: &Path, bytes: u64) -> FileSink {
     FileSink::new(Settings { roll: Roll { bytes, every: None }, ..Settings::new(dir) })
@@ -284,4 +287,50 @@ async fn standard_output_gets_whole_lines_and_a_gone_reader_stops_the_sink() {
     task.write(&name("t"), &batch(0, 2)).await.unwrap();
     let error = task.prepare().await.unwrap_err();
     assert!(!error.retryable() && error.to_string().contains("gone away"), "{error}");
+}
+
+/// Of three rows of a table the second is deleted: each form tells.
+#[tokio::test]
+async fn a_deleted_row_of_a_table_is_told_from_others() {
+    for (format, expected) in [
+        (
+            Format::Ndjson,
+            "{\"n\":0,\"text\":\"text 0\"}\n{\"n\":1,\"text\":\"text 1\",\"_deleted\":true}\n{\"n\":2,\"text\":\"text 2\"}\n",
+        ),
+        (Format::Csv, "n,text,_deleted\n0,text 0,false\n1,text 1,true\n2,text 2,false\n"),
+    ] {
+        let dir = TempDir::new().unwrap();
+        let sink = FileSink::new(Settings { format, tables: vec![name("a")], ..Settings::new(dir.path()) });
+        let mut task = open(&sink, None).await.unwrap();
+        task.write(&name("a"), &with_a_deleted_row()).await.unwrap();
+        task.finish().await.unwrap();
+        task.committed().await.unwrap();
+        let [file] = names(dir.path(), "a").try_into().unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("a").join(file)).unwrap(), expected);
+    }
+}
+
+#[tokio::test]
+async fn arrow_files_of_tables_have_a_column_for_deleted_rows() {
+    let dir = TempDir::new().unwrap();
+    let sink = FileSink::new(Settings { format: Format::Arrow, tables: vec![name("a")], ..Settings::new(dir.path()) });
+    let mut task = open(&sink, None).await.unwrap();
+    task.write(&name("a"), &with_a_deleted_row()).await.unwrap();
+    task.finish().await.unwrap();
+    task.committed().await.unwrap();
+    let [file] = names(dir.path(), "a").try_into().unwrap();
+    let bytes = fs::read(dir.path().join("a").join(file)).unwrap();
+    let columns = schema().columns().iter().cloned().chain([Column::required("_deleted", ColumnType::Bool)]).collect();
+    let read = ipc::read(&Schema::new(columns).unwrap(), &bytes).unwrap();
+    let marks: Vec<bool> = read.iter().flat_map(|b| b.column(2).as_boolean().iter().flatten()).collect();
+    assert_eq!(marks, [false, true, false]);
+}
+
+fn with_a_deleted_row() -> Batch {
+    let batch = batch(0, 3);
+    let stamps = [Stamp::at(0), Stamp::at(0).with(Stamp::DELETED), Stamp::at(0)].map(|stamp| stamp.0);
+    let mut columns = batch.rows.columns().to_vec();
+    *columns.last_mut().unwrap() = Arc::new(TimestampMicrosecondArray::from(stamps.to_vec()).with_timezone("+00:00"));
+    let rows = RecordBatch::try_new(batch.rows.schema(), columns).unwrap();
+    Batch::dense(Offset(0), 1, rows)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use millstream_connect as connect;
 use millstream_service::event::{Name, Schema, Unknown};
-use millstream_service::log::{EmbeddedOptions, Log, SyncMode};
+use millstream_service::log::{EmbeddedOptions, Log, SyncMode, TopicKind};
 use millstream_service::{
     BATCH_ROWS_DEFAULT, Check, EventTimeDef, Keep, LookupHandle, ServiceDef, SinkDef, Source as RunningSource,
     SourceDef, Work,
@@ -123,6 +123,10 @@ fn work(service: &Service) -> Work {
     }
 }
 
+fn is_table(pipeline: &Pipeline, topic: &Name) -> bool {
+    pipeline.topics.get(topic).is_some_and(|topic| topic.spec.kind == TopicKind::Table)
+}
+
 /// The definition of a sink.
 pub(crate) fn sink(pipeline: &Pipeline, sink: &Sink) -> SinkDef {
     let SinkSettings { file, .. } = &sink.settings;
@@ -130,6 +134,7 @@ pub(crate) fn sink(pipeline: &Pipeline, sink: &Sink) -> SinkDef {
         Some(file) => {
             let mut settings = connect::file_sink::Settings::new(&file.path.value);
             settings.format = format(Some(file.format.unwrap_or(Format::Ndjson)), &file.path.value);
+            settings.tables = sink.inputs.iter().filter(|topic| is_table(pipeline, topic)).cloned().collect();
             if let Some(roll) = &file.roll {
                 settings.roll.bytes = roll.bytes.unwrap_or(settings.roll.bytes);
                 settings.roll.every = roll.every;
