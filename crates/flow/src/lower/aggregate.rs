@@ -29,11 +29,6 @@ impl Columns {
         Self { exprs: Vec::new(), fields: Vec::new() }
     }
 
-    /// The columns as a schema.
-    pub(super) fn schema(&self) -> arrow_schema::Schema {
-        arrow_schema::Schema::new(self.fields.iter().map(|(_, field)| Arc::clone(field)).collect::<Vec<_>>())
-    }
-
     pub(super) fn add(&mut self, expr: Compiled, kind: DataType) -> usize {
         let place = self.fields.len();
         self.fields.push((None, Arc::new(Field::new(format!("c{place}"), kind, true))));
@@ -142,7 +137,11 @@ impl Lowering<'_> {
             let context = Default::default();
             let builder = LoweredAggregateBuilder::new(&expr, &schema, schema.as_arrow(), props(), &context);
             let lowered = builder.with_name(name).build().map_err(|e| plan_error(&e))?;
-            Ok(Aggregate { function: lowered.aggregate, filter: lowered.filter })
+            let function = lowered.aggregate;
+            let order = function.order_bys().iter().map(|sort| Arc::clone(&sort.expr));
+            let types = function.expressions().into_iter().chain(order).map(|expr| expr.data_type(schema.as_arrow()));
+            let types = types.collect::<std::result::Result<_, _>>().map_err(|e| plan_error(&e))?;
+            Ok(Aggregate { function, filter: lowered.filter, types })
         };
         rewritten.into_iter().map(build).collect()
     }

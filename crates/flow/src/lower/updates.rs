@@ -1,6 +1,5 @@
 //! GROUP BY without a window: results that are updated, and what may stand behind them.
 
-use arrow_schema::Schema;
 use datafusion_expr::{Aggregate as Plan, Expr, ExprSchemable};
 
 use crate::catalog::Catalog;
@@ -36,7 +35,7 @@ impl Lowering<'_> {
         }
         let aggregates = self.aggregates(plan, &input, &mut columns)?;
         let retracting = match input.updates {
-            Some(_) => Some(arguments(plan, &aggregates, &columns.schema(), &input)?),
+            Some(_) => Some(arguments(plan, &aggregates, &input)?),
             None => None,
         };
         let updates = Some((0..key.len()).map(Some).collect());
@@ -52,7 +51,7 @@ impl Lowering<'_> {
 }
 
 /// What each aggregate reads, where rows may be taken back.
-fn arguments(plan: &Plan, aggregates: &[Aggregate], schema: &Schema, input: &Lowered) -> Result<Vec<Arguments>> {
+fn arguments(plan: &Plan, aggregates: &[Aggregate], input: &Lowered) -> Result<Vec<Arguments>> {
     let of = |(aggregate, expr): (&Aggregate, &Expr)| {
         let function = &aggregate.function;
         let ordered = !function.order_bys().is_empty();
@@ -60,9 +59,6 @@ fn arguments(plan: &Plan, aggregates: &[Aggregate], schema: &Schema, input: &Low
             let message = format!("{}() depends on the order of rows, and these change", function.fun().name());
             return Err(SqlError::new("sql-updates", message).help("say the order, as in array_agg(x ORDER BY y)"));
         }
-        let order = function.order_bys().iter().map(|sort| std::sync::Arc::clone(&sort.expr));
-        let types = function.expressions().into_iter().chain(order).map(|expr| expr.data_type(schema));
-        let types = types.collect::<std::result::Result<_, _>>().map_err(|e| plan_error(&e))?;
         let whole = match bare(expr) {
             Expr::AggregateFunction(call) => call.params.args.iter().all(|arg| match arg {
                 Expr::Cast(cast) => cast.expr.get_type(&input.schema).is_ok_and(|kind| kind.is_integer()),
@@ -70,7 +66,7 @@ fn arguments(plan: &Plan, aggregates: &[Aggregate], schema: &Schema, input: &Low
             }),
             _ => false,
         };
-        Ok(Arguments { types, whole })
+        Ok(Arguments { whole })
     };
     aggregates.iter().zip(&plan.aggr_expr).map(of).collect()
 }

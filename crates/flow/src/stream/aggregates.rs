@@ -22,6 +22,8 @@ pub(crate) struct Aggregate {
     pub(crate) function: Arc<AggregateFunctionExpr>,
     /// Only rows for which this is true count.
     pub(crate) filter: Option<Arc<dyn PhysicalExpr>>,
+    /// The types of its arguments and of what orders the rows.
+    pub(crate) types: Vec<DataType>,
 }
 
 /// The aggregates of a query.
@@ -136,6 +138,20 @@ pub(crate) fn accumulator(aggregate: &Aggregate) -> Result<Box<dyn GroupsAccumul
     }
     let function = Arc::clone(&aggregate.function);
     Ok(Box::new(GroupsAccumulatorAdapter::new(move || function.create_accumulator())))
+}
+
+/// The results of groups, given all their values (`of[i]` is the group of a value).
+pub(crate) fn evaluated(
+    aggregate: &Aggregate,
+    values: &[ArrayRef],
+    of: &[usize],
+    groups: usize,
+) -> Result<ArrayRef, Broken> {
+    let mut accumulator = accumulator(aggregate)?;
+    // A mask that lets all pass: groups without a value are there as well, and must not seem to have one.
+    let all = BooleanArray::from(vec![true; of.len()]);
+    accumulator.update_batch(values, of, Some(&all), groups)?;
+    Ok(accumulator.evaluate(EmitTo::All)?)
 }
 
 /// The states of groups after rows were added.

@@ -66,7 +66,8 @@ pub(crate) fn events(n: usize) -> impl Strategy<Value = Vec<Event>> {
     })
 }
 
-fn rows(query: &Query, events: &[Event], catalog: &Catalog) -> RecordBatch {
+/// Events as rows of their topic.
+pub(crate) fn rows(query: &Query, events: &[Event], catalog: &Catalog) -> RecordBatch {
     let keys: StringArray = events.iter().map(|e| e.k.map(|k| format!("k{k}"))).collect();
     let values: Int64Array = events.iter().map(|e| e.v).collect();
     let zoned =

@@ -11,10 +11,12 @@ mod dedup;
 mod groups;
 mod held;
 mod interval_join;
+mod kept;
 #[cfg(test)]
 #[expect(clippy::panic, reason = "a test may panic")]
 mod laws;
 mod legend;
+mod lists;
 mod operator;
 mod over;
 mod paired;

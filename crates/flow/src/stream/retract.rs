@@ -15,11 +15,11 @@ use arrow_schema::DataType;
 use datafusion_expr::EmitTo;
 use millstream_event::Stamp;
 
-use crate::stream::aggregates::{Aggregate, accumulator};
+use crate::stream::aggregates::{Aggregate, accumulator, evaluated};
 use crate::stream::changes::Changes;
 use crate::stream::groups::{Groups, Keys};
+use crate::stream::lists::VALUE;
 use crate::stream::operator::Broken;
-use crate::stream::update_aggregate::VALUE;
 
 /// How an aggregate takes rows back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,8 +52,6 @@ struct Slot {
 /// What an aggregate reads.
 #[derive(Debug, Clone)]
 pub(crate) struct Arguments {
-    /// The types of its arguments and of what orders the rows.
-    pub(crate) types: Vec<DataType>,
     /// Whether its argument is a whole number, as a double.
     pub(crate) whole: bool,
 }
@@ -285,7 +283,7 @@ impl Bags {
 impl Slot {
     fn new(aggregate: &Aggregate, arguments: &Arguments) -> Result<Self, Broken> {
         let function = &aggregate.function;
-        let types = arguments.types.as_slice();
+        let types = aggregate.types.as_slice();
         let summed = types.first().filter(|_| types.len() == 1).cloned();
         let whole = arguments.whole && matches!(&summed, Some(DataType::Float64));
         let exact = whole || matches!(&summed, Some(DataType::Int64 | DataType::Decimal128(..)));
@@ -365,11 +363,6 @@ impl Slot {
             }
             of.resize(values.len(), group);
         }
-        let columns = self.values.decode(values)?;
-        let mut accumulator = accumulator(&self.aggregate)?;
-        // A mask that lets all pass: groups without a value are there as well, and must not seem to have one.
-        let all = arrow_array::BooleanArray::from(vec![true; of.len()]);
-        accumulator.update_batch(&columns, &of, Some(&all), keys.len())?;
-        Ok(accumulator.evaluate(EmitTo::All)?)
+        evaluated(&self.aggregate, &self.values.decode(values)?, &of, keys.len())
     }
 }

@@ -3,10 +3,11 @@
 //! it has computed.
 //!
 //! State: the key `0, group key` has the stamp of the row that was given out and the aggregates' states; what these keep
-//! of single values is in keys that begin with 1 (see [`Bags`]).
+//! of single values is in keys that begin with 1 (see [`Lists`] and [`Bags`]).
 //!
 //! Over rows that only come, states are those of windows. Over rows that are taken back, see [`Retracting`].
 //!
+//! [`Lists`]: crate::stream::lists::Lists
 //! [`Bags`]: crate::stream::retract::Bags
 
 use std::sync::Arc;
@@ -21,9 +22,12 @@ use arrow_select::take::take;
 use millstream_event::Stamp;
 
 use crate::ops::batch_of;
-use crate::stream::aggregates::{Aggregate, Aggregates};
+use crate::stream::aggregates::Aggregate;
+use crate::stream::changes::Changes;
 use crate::stream::groups::{Encoded, Groups, Keys};
+use crate::stream::kept::{GROUP, Kept};
 use crate::stream::legend::{Legend, UpdateLegend};
+use crate::stream::lists::VALUE;
 use crate::stream::operator::{Blueprint, Broken, Operator, Out};
 use crate::stream::retract::{Arguments, Retracting};
 use crate::stream::row_table::RowTable;
@@ -46,7 +50,7 @@ impl Blueprint for UpdateAggregatePlan {
         let types: Vec<DataType> = self.key.iter().map(|(_, kind)| kind.clone()).collect();
         let states = match &self.retracting {
             Some(arguments) => States::Retracting(Retracting::new(&self.aggregates, arguments)?),
-            None => States::Growing(Aggregates::new(&self.aggregates)?),
+            None => States::Growing(Kept::new(&self.aggregates)?),
         };
         let results = self.schema.fields().iter().skip(types.len()).map(|field| field.data_type().clone());
         let results: Vec<DataType> = results.take(self.aggregates.len()).collect();
@@ -68,7 +72,7 @@ impl Blueprint for UpdateAggregatePlan {
         let types: Vec<&DataType> = self.key.iter().map(|(_, kind)| kind).collect();
         let states = match &self.retracting {
             Some(arguments) => Retracting::new(&self.aggregates, arguments).map(|states| states.signature()),
-            None => Aggregates::new(&self.aggregates).map(|states| states.signature().to_owned()),
+            None => Kept::new(&self.aggregates).map(|states| states.signature()),
         };
         format!("update {types:?}: {}", states.unwrap_or_default())
     }
@@ -93,7 +97,7 @@ impl Blueprint for UpdateAggregatePlan {
 
 enum States {
     /// Rows only come.
-    Growing(Aggregates),
+    Growing(Kept),
     /// Rows come and are taken back.
     Retracting(Retracting),
 }
@@ -110,10 +114,6 @@ struct UpdateAggregate {
 
 /// What comes before the state in a row of the table.
 const STAMP: usize = 8;
-
-/// In a changelog's key: a group, or a value of a group.
-pub(crate) const GROUP: [u8; 1] = [0];
-pub(crate) const VALUE: [u8; 1] = [1];
 
 /// The results of some groups.
 struct Rows {
@@ -147,7 +147,10 @@ impl Operator for UpdateAggregate {
         let old = self.results_of(kept.collect(), key_of)?;
         let states: Vec<Option<&[u8]>> = before.iter().map(|b| b.as_ref().map(|(_, state)| state.as_ref())).collect();
         let after = match &mut self.states {
-            States::Growing(aggregates) => grown(aggregates, rows, &groups, &states)?,
+            States::Growing(kept) => {
+                let name = |group: usize| key_of(group).to_vec();
+                grown(kept, rows, &groups, &name, &states, out.changes)?
+            }
             States::Retracting(retracting) => retracting.apply(rows, stamps, &groups, &states, key_of, out.changes)?,
         };
         let now = after.iter().enumerate().filter_map(|(group, state)| {
@@ -187,6 +190,7 @@ impl Operator for UpdateAggregate {
                 self.groups.remove(key);
             }
             (VALUE, value, States::Retracting(retracting)) => retracting.restore(key, value)?,
+            (VALUE, value, States::Growing(kept)) if kept.has_lists() => kept.restore_value(key, value)?,
             _ => return Err(broken()),
         }
         Ok(())
@@ -194,7 +198,7 @@ impl Operator for UpdateAggregate {
 
     fn size(&self) -> (usize, usize) {
         let (values, bytes) = match &self.states {
-            States::Growing(_) => (0, 0),
+            States::Growing(kept) => kept.size(),
             States::Retracting(retracting) => retracting.size(),
         };
         (self.groups.len() + values, self.groups.bytes() + bytes)
@@ -203,18 +207,21 @@ impl Operator for UpdateAggregate {
 
 /// The states after rows that only come.
 fn grown(
-    aggregates: &Aggregates,
+    kept: &mut Kept,
     rows: &RecordBatch,
     groups: &Groups,
+    name: &dyn Fn(usize) -> Vec<u8>,
     before: &[Option<&[u8]>],
+    changes: &mut Changes,
 ) -> Result<Vec<Option<Box<[u8]>>>, Broken> {
     let mut after = vec![None; groups.len()];
     let state = |group: usize| before.get(group).copied().flatten();
-    aggregates.update(rows, groups, state, |group, state| {
+    let put = |group: usize, state: &[u8]| {
         if let Some(after) = after.get_mut(group) {
             *after = Some(state.into());
         }
-    })?;
+    };
+    kept.update(rows, groups, name, state, put, changes)?;
     Ok(after)
 }
 
@@ -233,9 +240,10 @@ impl UpdateAggregate {
         let states: Vec<&[u8]> = groups.iter().map(|(_, _, state)| *state).collect();
         let columns = match &self.states {
             _ if states.is_empty() => Vec::new(),
-            States::Growing(aggregates) => {
+            States::Growing(kept) => {
                 let of: Vec<usize> = (0..states.len()).collect();
-                aggregates.results(&states, &of, states.len())?
+                let name = |at: usize| groups.get(at).map(|(group, ..)| key_of(*group).to_vec()).unwrap_or_default();
+                kept.results(&states, &of, states.len(), &name)?
             }
             States::Retracting(retracting) => {
                 let keys: Vec<&[u8]> = groups.iter().map(|(group, ..)| key_of(*group)).collect();

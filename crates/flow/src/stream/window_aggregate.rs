@@ -4,8 +4,11 @@
 //! Where late events update results, panes are kept for a while behind that, and the rows that a late event changes are
 //! given out again (see [`late`]).
 //!
-//! State: the key `pane end, group key` has the aggregates' states; the empty key has the end of the last window given out,
+//! State: the key `pane end, group key` has the aggregates' states (behind a 0, where there are aggregates that keep all
+//! values, which are behind a 1: see [`Lists`]); the empty key has the end of the last window given out,
 //! and, where panes are kept, up to when windows take no late events any more.
+//!
+//! [`Lists`]: crate::stream::lists::Lists
 
 mod late;
 
@@ -21,9 +24,11 @@ use arrow_select::filter::filter_record_batch;
 use millstream_event::Stamp;
 
 use crate::ops::batch_of;
-use crate::stream::aggregates::{Aggregate, Aggregates};
+use crate::stream::aggregates::Aggregate;
 use crate::stream::groups::{Groups, Keys};
+use crate::stream::kept::{GROUP, Kept};
 use crate::stream::legend::{Legend, WindowLegend};
+use crate::stream::lists::VALUE;
 use crate::stream::operator::{Blueprint, Broken, Operator, Out};
 use crate::stream::panes::Windows;
 use crate::stream::row_table::RowTable;
@@ -80,7 +85,7 @@ impl Blueprint for WindowAggregatePlan {
             group: self.group.clone(),
             schema: Arc::clone(&self.schema),
             keys: Keys::new(&types)?,
-            aggregates: Aggregates::new(&self.aggregates)?,
+            aggregates: Kept::new(&self.aggregates)?,
             panes: BTreeMap::new(),
             fired: i64::MIN,
             late: match self.late {
@@ -108,7 +113,7 @@ impl Blueprint for WindowAggregatePlan {
 
     fn signature(&self) -> String {
         let types: Vec<&DataType> = self.key.iter().map(|(_, kind)| kind).collect();
-        let states = Aggregates::new(&self.aggregates).map(|a| a.signature().to_owned()).unwrap_or_default();
+        let states = Kept::new(&self.aggregates).map(|kept| kept.signature()).unwrap_or_default();
         format!("window {:?} {} by {types:?}: {states}", self.windows, self.spread)
     }
 
@@ -136,7 +141,7 @@ struct WindowAggregate {
     group: Vec<GroupColumn>,
     schema: SchemaRef,
     keys: Keys,
-    aggregates: Aggregates,
+    aggregates: Kept,
     /// By the end of the pane.
     panes: BTreeMap<i64, RowTable>,
     /// The end of the last window that was given out.
@@ -153,6 +158,11 @@ struct Row<'k> {
     key: &'k [u8],
     /// The marks of its stamp.
     marks: i64,
+}
+
+/// The name of a group in the changelog.
+fn name_of(pane: i64, key: &[u8]) -> Vec<u8> {
+    [time_key(pane).as_slice(), key].concat()
 }
 
 /// A time as bytes that sort as it does.
@@ -184,11 +194,16 @@ impl Operator for WindowAggregate {
             let (end, key) = place(group);
             panes.get(&end)?.get(key)
         };
-        self.aggregates.update(&rows, &groups, state, |group, state| after.push((group, Box::<[u8]>::from(state))))?;
+        let name = |group: usize| {
+            let (end, key) = place(group);
+            name_of(end, key)
+        };
+        let put = |group: usize, state: &[u8]| after.push((group, Box::<[u8]>::from(state)));
+        self.aggregates.update(&rows, &groups, &name, state, put, out.changes)?;
         for (group, state) in after {
             let (end, key) = place(group);
             self.panes.entry(end).or_default().put(key, &state);
-            out.changes.put(&[&time_key(end), key], &state);
+            out.changes.put(&[self.aggregates.group(), &time_key(end), key], &state);
         }
         self.correct(&corrected, &before, out)?;
         self.tell_closed(out);
@@ -220,11 +235,23 @@ impl Operator for WindowAggregate {
 
     fn restore(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Broken> {
         let broken = || Broken("a window's state has another form than this version's".into());
-        match (time_of(key), value) {
-            (None, Some(places)) if key.is_empty() => self.restore_places(places).ok_or_else(broken)?,
-            (None, None) if key.is_empty() => self.fired = i64::MIN,
-            (Some((end, key)), Some(state)) => self.panes.entry(end).or_default().put(key, state),
-            (Some((end, key)), None) => {
+        if key.is_empty() {
+            match value {
+                Some(places) => self.restore_places(places).ok_or_else(broken)?,
+                None => self.fired = i64::MIN,
+            }
+            return Ok(());
+        }
+        let key = match (self.aggregates.has_lists(), key.split_first_chunk::<1>()) {
+            (false, _) => key,
+            (true, Some((&GROUP, key))) => key,
+            (true, Some((&VALUE, key))) => return self.aggregates.restore_value(key, value),
+            (true, _) => return Err(broken()),
+        };
+        let (end, key) = time_of(key).ok_or_else(broken)?;
+        match value {
+            Some(state) => self.panes.entry(end).or_default().put(key, state),
+            None => {
                 if let Some(pane) = self.panes.get_mut(&end) {
                     pane.remove(key);
                     if pane.is_empty() {
@@ -232,13 +259,13 @@ impl Operator for WindowAggregate {
                     }
                 }
             }
-            (None, _) => return Err(broken()),
         }
         Ok(())
     }
 
     fn size(&self) -> (usize, usize) {
-        self.panes.values().fold((0, 0), |(rows, bytes), pane| (rows + pane.len(), bytes + pane.bytes()))
+        let panes = self.panes.values();
+        panes.fold(self.aggregates.size(), |(rows, bytes), pane| (rows + pane.len(), bytes + pane.bytes()))
     }
 }
 
@@ -286,18 +313,18 @@ impl WindowAggregate {
         })
     }
 
-    /// The panes of the window that ends at `end`.
-    fn panes_of(&self, end: i64) -> impl Iterator<Item = &RowTable> {
+    /// The panes of the window that ends at `end`, with their ends.
+    fn panes_of(&self, end: i64) -> impl Iterator<Item = (i64, &RowTable)> {
         let first = if self.spread { end } else { self.windows.start(end).saturating_add(1) };
-        self.panes.range(first..=end).map(|(_, pane)| pane)
+        self.panes.range(first..=end).map(|(end, pane)| (*end, pane))
     }
 
     /// Gives out the results of the window that ends at `end`.
     fn give_out(&self, end: i64, out: &mut Out<'_>) -> Result<(), Broken> {
-        let panes: Vec<&RowTable> = self.panes_of(end).collect();
+        let panes: Vec<(i64, &RowTable)> = self.panes_of(end).collect();
         let sorted: Vec<Vec<(&[u8], &[u8])>> = match panes.as_slice() {
-            [one] => vec![one.sorted()],
-            _ => panes.iter().map(|pane| pane.iter().collect()).collect(),
+            [(_, one)] => vec![one.sorted()],
+            _ => panes.iter().map(|(_, pane)| pane.iter().collect()).collect(),
         };
         let mut keys: Vec<&[u8]> = sorted.iter().flatten().map(|(key, _)| *key).collect();
         if sorted.len() > 1 {
@@ -305,20 +332,26 @@ impl WindowAggregate {
             keys.dedup();
         }
         for keys in keys.chunks(GROUPS_PER_BATCH) {
-            let (mut states, mut of) = (Vec::new(), Vec::new());
-            if let ([pane], [_]) = (panes.as_slice(), sorted.as_slice()) {
+            // The states, their groups, and where each is from.
+            let (mut states, mut of, mut from) = (Vec::new(), Vec::new(), Vec::new());
+            if let ([(pane_end, pane)], [_]) = (panes.as_slice(), sorted.as_slice()) {
                 states.extend(keys.iter().filter_map(|key| pane.get(key)));
                 of.extend(0..keys.len());
+                from.extend(keys.iter().map(|key| (*pane_end, *key)));
             } else {
                 let number: HashMap<&[u8], usize> = keys.iter().enumerate().map(|(i, key)| (*key, i)).collect();
-                for (key, state) in sorted.iter().flatten() {
-                    if let Some(group) = number.get(key) {
-                        states.push(*state);
-                        of.push(*group);
+                for ((pane_end, _), rows) in panes.iter().zip(&sorted) {
+                    for (key, state) in rows {
+                        if let Some(group) = number.get(key) {
+                            states.push(*state);
+                            of.push(*group);
+                            from.push((*pane_end, *key));
+                        }
                     }
                 }
             }
-            let results = self.aggregates.results(&states, &of, keys.len())?;
+            let name = |at: usize| from.get(at).map(|(pane, key)| name_of(*pane, key)).unwrap_or_default();
+            let results = self.aggregates.results(&states, &of, keys.len(), &name)?;
             let rows: Vec<Row<'_>> = keys.iter().map(|key| Row { end, key, marks: 0 }).collect();
             out.rows.push(self.batch(&rows, results)?);
         }
@@ -357,8 +390,12 @@ impl WindowAggregate {
             if self.last_end(pane_end) > end {
                 break;
             }
-            if let Some(pane) = self.panes.remove(&pane_end) {
-                pane.iter().for_each(|(key, _)| out.changes.delete(&[&time_key(pane_end), key]));
+            let Some(pane) = self.panes.remove(&pane_end) else { break };
+            for (key, _) in pane.iter() {
+                out.changes.delete(&[self.aggregates.group(), &time_key(pane_end), key]);
+                if self.aggregates.has_lists() {
+                    self.aggregates.forget(&name_of(pane_end, key), out.changes);
+                }
             }
         }
     }

@@ -7,6 +7,7 @@ mod joins;
 mod kept;
 mod over;
 mod updates;
+mod values;
 mod windows;
 
 use std::fmt;

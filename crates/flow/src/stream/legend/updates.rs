@@ -1,18 +1,19 @@
 //! Aggregates without a window: groups, and the single values that some aggregates keep.
 
-use arrow_array::ArrayRef;
 use arrow_schema::{Field, FieldRef};
 
-use crate::stream::aggregates::Aggregates;
 use crate::stream::groups::Keys;
-use crate::stream::legend::{KeyColumns, Legend, StateCell, StateRow, broken, cell, cells, number, plain, word};
+use crate::stream::kept::{GROUP, Kept};
+use crate::stream::legend::values::{following, value_cells};
+use crate::stream::legend::{KeyColumns, Legend, StateCell, StateRow, broken, cells, number, plain, word};
+use crate::stream::lists::VALUE;
 use crate::stream::operator::Broken;
 use crate::stream::retract::{Retracting, value_key};
-use crate::stream::update_aggregate::{GROUP, UpdateAggregatePlan, VALUE};
+use crate::stream::update_aggregate::UpdateAggregatePlan;
 use crate::stream::window_aggregate::time_of;
 
 enum States {
-    Growing(Aggregates),
+    Growing(Kept),
     /// With the bytes of what each aggregate reads.
     Retracting(Retracting, Vec<(Vec<FieldRef>, Keys)>),
 }
@@ -30,10 +31,10 @@ impl UpdateLegend {
         let key = plan.key.iter().enumerate().map(|(place, (_, kind))| (place, kind.clone()));
         let key: Vec<_> = key.collect();
         let states = match &plan.retracting {
-            None => States::Growing(Aggregates::new(&plan.aggregates)?),
+            None => States::Growing(Kept::new(&plan.aggregates)?),
             Some(arguments) => {
-                let values = arguments.iter().map(|arguments| {
-                    let types = &arguments.types;
+                let values = plan.aggregates.iter().map(|aggregate| {
+                    let types = &aggregate.types;
                     let name = |number: usize| if number == 0 { "value".to_owned() } else { format!("order{number}") };
                     let fields = types.iter().enumerate().map(|(n, kind)| Field::new(name(n), kind.clone(), true));
                     Ok((fields.map(FieldRef::new).collect(), Keys::new(types)?))
@@ -50,22 +51,21 @@ impl UpdateLegend {
         let (_, state) = time_of(value).ok_or_else(broken)?;
         let key = self.key.cells(key)?;
         let (value, note) = match &self.states {
-            States::Growing(aggregates) => (cells(&self.results, &aggregates.results(&[state], &[0], 1)?), None),
-            States::Retracting(retracting, _) => {
-                let known: Vec<Option<ArrayRef>> = retracting.numbers_of(state)?;
-                let shown =
-                    known.iter().zip(&self.results).filter_map(|(column, field)| Some(cell(field, column.as_ref()?)));
-                let hidden = known.iter().zip(&self.results).filter(|(column, _)| column.is_none());
-                let hidden: Vec<String> = hidden.map(|(_, field)| plain(field.name())).collect();
-                let note = format!("{} follow from the group's value rows", hidden.join(", "));
-                (shown.collect(), (!hidden.is_empty()).then_some(note))
-            }
+            States::Growing(kept) => following(&kept.shown(state)?, &self.results),
+            States::Retracting(retracting, _) => following(&retracting.numbers_of(state)?, &self.results),
         };
         Ok(StateRow { what: "group", key, value, note, ..StateRow::default() })
     }
 
     fn value(&self, key: &[u8], value: &[u8]) -> Result<StateRow, Broken> {
-        let States::Retracting(_, values) = &self.states else { return Err(broken()) };
+        let values = match &self.states {
+            States::Growing(kept) => {
+                let kept = kept.value(key, value)?;
+                let (key, value) = (self.key.cells(kept.name)?, value_cells(&kept, &self.results));
+                return Ok(StateRow { what: "value", key, value, ..StateRow::default() });
+            }
+            States::Retracting(_, values) => values,
+        };
         let (slot, group, bytes) = value_key(key).ok_or_else(broken)?;
         let (fields, keys) = values.get(slot).ok_or_else(broken)?;
         let times = i64::from_be_bytes(value.try_into().map_err(|_| broken())?);

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use arrow_schema::{Field, FieldRef, SchemaRef};
 
-use crate::stream::aggregates::Aggregates;
-use crate::stream::legend::{KeyColumns, Legend, StateRow, broken, cells, moment};
+use crate::stream::kept::{GROUP, Kept};
+use crate::stream::legend::values::{following, value_cells};
+use crate::stream::legend::{KeyColumns, Legend, StateCell, StateRow, broken, moment};
+use crate::stream::lists::VALUE;
 use crate::stream::operator::Broken;
 use crate::stream::panes::Windows;
 use crate::stream::session::SessionPlan;
@@ -16,7 +18,7 @@ struct Shape {
     key: KeyColumns,
     start: String,
     end: String,
-    aggregates: Aggregates,
+    aggregates: Kept,
     results: Vec<FieldRef>,
 }
 
@@ -24,7 +26,7 @@ impl Shape {
     fn new(
         group: &[GroupColumn],
         key: &[(usize, arrow_schema::DataType)],
-        aggregates: Aggregates,
+        aggregates: Kept,
         schema: &SchemaRef,
         names: (&str, &str),
     ) -> Result<Self, Broken> {
@@ -52,11 +54,15 @@ impl Shape {
         self.key.names().into_iter().chain([self.start.clone(), self.end.clone()]).collect()
     }
 
+    fn found_by(&self, key: &[u8], start: i64, end: i64) -> Result<Vec<StateCell>, Broken> {
+        let mut cells = self.key.cells(key)?;
+        cells.extend([moment(&self.start, start), moment(&self.end, end)]);
+        Ok(cells)
+    }
+
     fn row(&self, what: &'static str, key: &[u8], start: i64, end: i64, state: &[u8]) -> Result<StateRow, Broken> {
-        let mut cells_of_key = self.key.cells(key)?;
-        cells_of_key.extend([moment(&self.start, start), moment(&self.end, end)]);
-        let results = self.aggregates.results(&[state], &[0], 1)?;
-        Ok(StateRow { what, key: cells_of_key, value: cells(&self.results, &results), ..StateRow::default() })
+        let (value, note) = following(&self.aggregates.shown(state)?, &self.results);
+        Ok(StateRow { what, key: self.found_by(key, start, end)?, value, note, ..StateRow::default() })
     }
 }
 
@@ -71,7 +77,7 @@ pub(crate) struct WindowLegend {
 impl WindowLegend {
     pub(crate) fn new(plan: &WindowAggregatePlan) -> Result<Self, Broken> {
         let whole = plan.spread || matches!(plan.windows, Windows::Tumble { .. });
-        let aggregates = Aggregates::new(&plan.aggregates)?;
+        let aggregates = Kept::new(&plan.aggregates)?;
         let shape = if whole {
             Shape::new(&plan.group, &plan.key, aggregates, &plan.schema, ("window_start", "window_end"))?
         } else {
@@ -82,6 +88,24 @@ impl WindowLegend {
             shape
         };
         Ok(Self { shape, windows: plan.windows, whole })
+    }
+}
+
+impl WindowLegend {
+    fn start(&self, end: i64) -> i64 {
+        if self.whole { self.windows.start(end) } else { end.saturating_sub(self.windows.pane()) }
+    }
+
+    fn value(&self, key: &[u8], value: &[u8]) -> Result<StateRow, Broken> {
+        let kept = self.shape.aggregates.value(key, value)?;
+        let (end, key) = time_of(kept.name).ok_or_else(broken)?;
+        let value = value_cells(&kept, &self.shape.results);
+        Ok(StateRow {
+            what: "value",
+            key: self.shape.found_by(key, self.start(end), end)?,
+            value,
+            ..StateRow::default()
+        })
     }
 }
 
@@ -99,14 +123,18 @@ impl Legend for WindowLegend {
                 ..StateRow::default()
             });
         }
+        let key = match (self.shape.aggregates.has_lists(), key.split_first_chunk::<1>()) {
+            (false, _) => key,
+            (true, Some((&GROUP, key))) => key,
+            (true, Some((&VALUE, key))) => return self.value(key, value),
+            (true, _) => return Err(broken()),
+        };
         let (end, key) = time_of(key).ok_or_else(broken)?;
-        match self.whole {
-            true => self.shape.row("window", key, self.windows.start(end), end, value),
-            false => {
-                let row = self.shape.row("pane", key, end.saturating_sub(self.windows.pane()), end, value)?;
-                Ok(StateRow { note: Some("a part of the windows that hold it".into()), ..row })
-            }
-        }
+        let what = if self.whole { "window" } else { "pane" };
+        let row = self.shape.row(what, key, self.start(end), end, value)?;
+        let part = (!self.whole).then(|| "a part of the windows that hold it".to_owned());
+        let note = [part, row.note].into_iter().flatten().collect::<Vec<_>>().join("; ");
+        Ok(StateRow { note: (!note.is_empty()).then_some(note), ..row })
     }
 }
 
@@ -117,7 +145,7 @@ pub(crate) struct SessionLegend {
 
 impl SessionLegend {
     pub(crate) fn new(plan: &SessionPlan) -> Result<Self, Broken> {
-        let aggregates = Aggregates::new(&plan.aggregates)?;
+        let aggregates = Kept::whole(&plan.aggregates)?;
         let names = ("window_start", "window_end");
         Ok(Self { shape: Shape::new(&plan.group, &plan.key, aggregates, &plan.schema, names)? })
     }

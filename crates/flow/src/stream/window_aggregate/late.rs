@@ -22,7 +22,7 @@ use millstream_event::Stamp;
 
 use crate::stream::groups::{Encoded, Keys};
 use crate::stream::operator::{Broken, Out};
-use crate::stream::window_aggregate::{Row, WindowAggregate, time_key, time_of};
+use crate::stream::window_aggregate::{Row, WindowAggregate, name_of, time_key, time_of};
 
 /// What late events need.
 pub(super) struct Late {
@@ -153,10 +153,13 @@ impl WindowAggregate {
 
     /// The results of keys in windows, where there are any.
     pub(super) fn results_of(&self, windows: &[(i64, &[u8])]) -> Result<Results, Broken> {
-        let (mut present, mut states, mut of) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut present, mut states, mut of, mut from) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (at, (end, key)) in windows.iter().enumerate() {
             let before = states.len();
-            states.extend(self.panes_of(*end).filter_map(|pane| pane.get(key)));
+            for (pane, state) in self.panes_of(*end).filter_map(|(end, pane)| Some((end, pane.get(key)?))) {
+                states.push(state);
+                from.push((pane, *key));
+            }
             if states.len() > before {
                 of.resize(states.len(), present.len());
                 present.push(at);
@@ -164,7 +167,10 @@ impl WindowAggregate {
         }
         let columns = match present.len() {
             0 => Vec::new(),
-            groups => self.aggregates.results(&states, &of, groups)?,
+            groups => {
+                let name = |at: usize| from.get(at).map(|(pane, key)| name_of(*pane, key)).unwrap_or_default();
+                self.aggregates.results(&states, &of, groups, &name)?
+            }
         };
         let fields = self.schema.fields().iter().skip(self.group.len());
         let columns = columns.into_iter().zip(fields).map(|(column, field)| {
