@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use millstream_event::ColumnType;
+
 use crate::error::SqlError;
 use crate::lower::{Lowering, Result, Trace};
 use crate::stream::{STAGES_MAX, Source, Stage};
@@ -16,11 +18,12 @@ pub(crate) struct Meet {
 }
 
 impl Lowering<'_> {
-    /// The event times of the topics that have one.
+    /// The event times of the topics that have one. A date says too little for steps that need the time.
     pub(crate) fn times(&self) -> Vec<Trace> {
         let time = |(table, name): (usize, &millstream_event::Name)| {
             let column = self.catalog.event_times.get(name)?;
-            let (place, _) = self.catalog.topics.get(name)?.column(&column.name)?;
+            let (place, column) = self.catalog.topics.get(name)?.column(&column.name)?;
+            (column.kind == ColumnType::Timestamp).then_some(())?;
             Some(Trace::Column { table: Some(table), place })
         };
         self.topics.iter().enumerate().filter_map(time).collect()

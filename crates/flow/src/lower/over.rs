@@ -77,6 +77,7 @@ impl Lowering<'_> {
         let schema = Arc::new(arrow_schema::Schema::new(fields));
         let operator = OverPlan {
             by_time,
+            ttl: self.catalog.state_ttl_us,
             through: width,
             time,
             plus,

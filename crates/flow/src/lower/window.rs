@@ -1,5 +1,6 @@
 //! Windows over time: rows get their pane first, and are copied into the windows only where something needs these.
 
+use arrow_schema::DataType;
 use datafusion_expr::{Expr, Extension};
 
 use crate::error::SqlError;
@@ -34,6 +35,13 @@ impl Lowering<'_> {
         let place =
             place.ok_or_else(|| SqlError::new("sql-window-time", format!("there is no column {}", node.time)))?;
         let plus_us = self.is_event_time(&input, place, &node.time.name)?;
+        let kind = input.schema.field(place).data_type();
+        if !matches!(kind, DataType::Timestamp(..)) {
+            let message =
+                format!("`{}` is no timestamp but a date, and a window needs the time of day", node.time.name);
+            let error = SqlError::new("sql-window-time", message);
+            return Err(error.help("let a service before compute a timestamp from it, and declare that as event_time"));
+        }
         let mut input = input;
         let mut lineage = std::mem::take(&mut input.lineage);
         lineage.extend([Some(Trace::WindowStart), Some(Trace::WindowEnd)]);

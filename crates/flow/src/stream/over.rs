@@ -13,10 +13,14 @@
 //! In the order of event time events wait until the watermark has passed them; their past is what has an earlier time, or
 //! the same and came before. RANGE and the frame without words include all events of the same time, as in a batch.
 //!
+//! With a time to live a key is forgotten when the newest event that came is so far behind its last one; what comes for it
+//! then has no past. That follows from the events before, in their order, and not from when memory is given back.
+//!
 //! An event without a time is answered at once, as if nothing were in its frames; it is in nobody's frame.
 //!
 //! State: the key `group key, number, 0` has an event of the key's history; `group key, 1` has what unbounded frames have
-//! added up; `time, number, 2` has an event that waits.
+//! added up, behind the time of the key's last event where it has a time to live; `time, number, 2` has an event that waits;
+//! `3` has the newest time.
 
 pub(crate) mod columns;
 pub(crate) mod function;
@@ -28,6 +32,8 @@ mod waiting;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod ttl_tests;
 
 pub(crate) use history::Kind;
 
@@ -60,12 +66,16 @@ pub(crate) const EVENT: u8 = 0;
 pub(crate) const RUNNING: u8 = 1;
 /// See [`EVENT`].
 pub(crate) const WAITS: u8 = 2;
+/// See [`EVENT`].
+pub(crate) const NEWEST: u8 = 3;
 
 /// A planned OVER.
 #[derive(Debug)]
 pub(crate) struct OverPlan {
     /// Whether events wait for the watermark, to be answered in the order of their times.
     pub(crate) by_time: bool,
+    /// How long a key is remembered behind its last event, in microseconds, where a frame does not bound that.
+    pub(crate) ttl: Option<i64>,
     /// How many columns of the input are given out.
     pub(crate) through: usize,
     /// The place of the time in the input.
@@ -98,17 +108,24 @@ impl OverPlan {
 
     /// What the frames need of a key's past.
     fn keep(&self) -> Keep {
-        let mut keep = Keep { rows: 0, micros: None, slack: 0 };
+        let mut keep = Keep { rows: 0, micros: None, slack: 0, ttl: None };
+        let mut bounded = true;
         for function in &self.functions {
             match function.frame {
-                Frame::Rows { from, .. } => keep.rows = keep.rows.max(from),
+                Frame::Rows { from, .. } => {
+                    keep.rows = keep.rows.max(from);
+                    bounded = false;
+                }
                 Frame::Range { from, .. } => keep.micros = Some(keep.micros.map_or(from, |most: i64| most.max(from))),
-                Frame::Running { .. } => {}
+                Frame::Running { .. } => bounded = false,
             }
         }
         if let (Some(micros), false) = (keep.micros, self.by_time) {
             keep.slack = SLACK_MICROS_MIN.max(micros / SLACK_SHARE);
         }
+        // What a RANGE asks for is kept that long in any case.
+        let least = keep.micros.unwrap_or(0).saturating_add(keep.slack);
+        keep.ttl = self.ttl.filter(|_| !bounded).map(|ttl| ttl.max(least));
         keep
     }
 }
@@ -141,7 +158,8 @@ impl Blueprint for OverPlan {
         let running: Vec<&Function> = self.functions.iter().filter(running).collect();
         let waits = self.by_time.then_some(&self.input);
         let types: Vec<_> = waits.iter().flat_map(|schema| schema.fields()).map(|f| f.data_type()).collect();
-        format!("over {keys:?} {:?} {running:?} {types:?}", self.columns)
+        let ttl = if self.keep().ttl.is_some() { " ttl" } else { "" };
+        format!("over {keys:?} {:?} {running:?} {types:?}{ttl}", self.columns)
     }
 
     fn legend(&self) -> Result<Box<dyn Legend>, Broken> {
@@ -209,6 +227,7 @@ impl Operator for Over {
             ((&WAITS, key), Some(waiting)) => waiting.restore(key, value).ok_or_else(broken),
             ((&EVENT, key), _) => self.keyed.restore_event(key, value).ok_or_else(broken),
             ((&RUNNING, key), _) => self.keyed.restore_running(key, value).ok_or_else(broken),
+            ((&NEWEST, []), _) => self.keyed.restore_newest(value).ok_or_else(broken),
             _ => Err(broken()),
         }
     }

@@ -8,7 +8,7 @@ use crate::stream::operator::Broken;
 use crate::stream::over::columns::Results;
 use crate::stream::over::function::{Value, value_of};
 use crate::stream::over::history::{History, Kind, Layout};
-use crate::stream::over::{EVENT, OverPlan, RUNNING, WAITS};
+use crate::stream::over::{EVENT, NEWEST, OverPlan, RUNNING, WAITS};
 use crate::stream::window_aggregate::time_of;
 
 /// Reads histories.
@@ -83,6 +83,10 @@ impl Legend for OverLegend {
             (&RUNNING, key) => {
                 let note = "what frames without a beginning have added up is not shown".to_owned();
                 Ok(StateRow { what: "sums", key: self.key.cells(key)?, note: Some(note), ..StateRow::default() })
+            }
+            (&NEWEST, []) => {
+                let newest = i64::from_le_bytes(value.try_into().map_err(|_| broken())?);
+                Ok(StateRow { what: "progress", value: vec![moment("newest", newest)], ..StateRow::default() })
             }
             _ => Err(broken()),
         }

@@ -1,6 +1,10 @@
 //! The histories of all keys, and what unbounded frames have added up.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod restored;
+mod results;
+mod sweep;
+
+use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 
 use arrow_array::Array;
@@ -8,14 +12,11 @@ use hashbrown::hash_table::{Entry as Found, HashTable};
 
 use crate::stream::changes::Changes;
 use crate::stream::over::columns::Results;
-use crate::stream::over::function::{Frame, Function, Part, Value, What, at, distinct, fold, result, select};
+use crate::stream::over::function::{Frame, Function, Part, What, fold};
 use crate::stream::over::held::Held;
 use crate::stream::over::history::{History, Layout};
 use crate::stream::over::summary::{Acc, Level};
 use crate::stream::over::{EVENT, RUNNING, Rows};
-
-/// How many keys are looked at for being forgotten when the watermark advances.
-const SWEPT_AT_ONCE: usize = 4096;
 
 /// What of a key's past is kept.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +27,8 @@ pub(crate) struct Keep {
     pub(crate) micros: Option<i64>,
     /// And so much longer.
     pub(crate) slack: i64,
+    /// Nothing, where the newest event of all is so much later than the key's last one.
+    pub(crate) ttl: Option<i64>,
 }
 
 impl Keep {
@@ -45,6 +48,8 @@ struct Entry {
     held: Box<[Held]>,
     /// Whether `held` changed in this batch.
     dirty: bool,
+    /// The time of the last event that came.
+    last: Option<i64>,
 }
 
 /// All keys.
@@ -64,6 +69,8 @@ pub(crate) struct Keyed {
     entries: Vec<Option<Entry>>,
     free: Vec<u32>,
     swept: usize,
+    /// The newest time of all events, and whether the changelog knows it.
+    newest: (i64, bool),
     rows: usize,
     /// Restored rows that came before an earlier one.
     restored: BTreeMap<Place, Box<[u8]>>,
@@ -92,7 +99,7 @@ struct Scratch {
 }
 
 impl Keyed {
-    pub(crate) fn new(layout: Layout, functions: Vec<Function>, keep: Keep, by_time: bool) -> Self {
+    pub(crate) fn new(layout: Layout, functions: Vec<Function>, mut keep: Keep, by_time: bool) -> Self {
         let mut frames: Vec<Frame> = Vec::new();
         let (mut uses, mut summed, mut held) = (Vec::new(), Vec::new(), 0);
         for (number, function) in functions.iter().enumerate() {
@@ -117,6 +124,10 @@ impl Keyed {
                 }
             });
         }
+        if keep.ttl.is_some() && held == 0 {
+            // Of the last row one knows when the key was seen last.
+            keep.rows = keep.rows.max(1);
+        }
         let scratch = Scratch { parts: frames.iter().map(|_| Vec::new()).collect(), ..Scratch::default() };
         Self {
             layout,
@@ -132,6 +143,7 @@ impl Keyed {
             entries: Vec::new(),
             free: Vec::new(),
             swept: 0,
+            newest: (i64::MIN, true),
             rows: 0,
             restored: BTreeMap::new(),
             scratch,
@@ -160,6 +172,8 @@ impl Keyed {
         }
         self.log_held(&mut scratch, changes);
         self.scratch = scratch;
+        self.log_newest(changes);
+        self.sweep_old(rows.times.len().saturating_mul(2).saturating_add(SWEPT_MIN), changes);
     }
 
     /// Rows of one time: all are added before the first is answered.
@@ -174,7 +188,7 @@ impl Keyed {
     ) {
         scratch.run.clear();
         for row in range.clone() {
-            let slot = self.slot(rows.keys.key(row));
+            let slot = self.slot_at(rows.keys.key(row), time, changes);
             let newest = self.entry(slot).and_then(|e| e.history.newest());
             self.forget(slot, newest.map_or(time, |newest| newest.max(time)), u64::MAX, changes);
             scratch.run.push((slot, 0));
@@ -219,7 +233,7 @@ impl Keyed {
         let slot = free.pop().unwrap_or(entries.len() as u32);
         place.insert(slot);
         let held = vec![Held::default(); *held].into();
-        let entry = Some(Entry { key: key.into(), history: History::default(), held, dirty: false });
+        let entry = Some(Entry { key: key.into(), history: History::default(), held, dirty: false, last: None });
         match entries.get_mut(slot as usize) {
             Some(place) => *place = entry,
             None => entries.push(entry),
@@ -269,199 +283,16 @@ impl Keyed {
         entry.history.forget(layout, first);
     }
 
-    /// The results for one row.
-    fn results(&mut self, slot: u32, number: u64, time: i64, results: &mut [Results], scratch: &mut Scratch) {
-        let Self { entries, layout, functions, uses, frames, keep, .. } = self;
-        let Some(entry) = entries.get_mut(slot as usize).and_then(Option::as_mut) else { return };
-        let of = (&entry.history, &*layout);
-        let kept = entry.history.range(layout);
-        let horizon = keep.horizon(entry.history.newest().unwrap_or(time));
-        for (frame, parts) in frames.iter().zip(&mut scratch.parts) {
-            match *frame {
-                Frame::Rows { from, to } => {
-                    let start = number.saturating_sub(from).max(kept.start);
-                    let end = (number + 1).saturating_sub(to).max(start);
-                    select(of, start..end, None, parts);
-                }
-                Frame::Range { from, to } => {
-                    let least = time.saturating_sub(from).max(horizon);
-                    select(of, kept.clone(), Some((least, time.saturating_sub(to))), parts);
-                }
-                Frame::Running { .. } => {}
-            }
-        }
-        for ((function, used), out) in functions.iter().zip(uses.iter()).zip(results) {
-            let column = function.column.unwrap_or(0);
-            match (*used, &function.what) {
-                (Use::Held(place), _) => {
-                    let Some(held) = entry.held.get_mut(place) else { continue };
-                    match function.frame {
-                        Frame::Running { peers: false, before } => {
-                            if before {
-                                out.push(held.value(function, of));
-                            }
-                            held.add(function, of, number);
-                            if !before {
-                                out.push(held.value(function, of));
-                            }
-                        }
-                        _ => out.push(held.value(function, of)),
-                    }
-                }
-                (Use::History, What::Lag { offset, default }) => {
-                    let found = number.checked_sub(*offset).filter(|number| kept.contains(number));
-                    out.push(found.map_or_else(|| default.get(), |number| at(of, number, column)));
-                }
-                (Use::History, _) => {
-                    let peers = matches!(function.frame, Frame::Running { peers: true, .. });
-                    let last = if peers { kept.end.saturating_sub(1) } else { number };
-                    out.push(at(of, last, column));
-                }
-                (Use::Frame(frame, place), what) => {
-                    let parts = scratch.parts.get(frame).map_or(&[][..], Vec::as_slice);
-                    out.push(match what {
-                        What::Distinct => Value::Int(distinct(of, column, parts, &mut scratch.distinct) as i64),
-                        What::Nth(nth) => nth_of(parts, *nth).map_or(Value::Null, |number| at(of, number, column)),
-                        What::Last => {
-                            let last = parts.last().map(|part| part.rows().end - 1);
-                            last.map_or(Value::Null, |number| at(of, number, column))
-                        }
-                        _ => result(of, function, &fold(of, function, place, parts)),
-                    });
-                }
-            }
-        }
-    }
-
-    /// The results over nothing.
-    fn answer_without_time(&self, results: &mut [Results]) {
-        for (function, out) in self.functions.iter().zip(results) {
-            out.push(match &function.what {
-                What::Count | What::Distinct => Value::Int(0),
-                What::Lag { default, .. } => default.get(),
-                _ => Value::Null,
-            });
-        }
-    }
-
     fn log_held(&mut self, scratch: &mut Scratch, changes: &mut Changes) {
         for slot in scratch.dirty.drain(..) {
             let Some(entry) = self.entries.get_mut(slot as usize).and_then(Option::as_mut) else { continue };
             entry.dirty = false;
             scratch.row.clear();
+            if self.keep.ttl.is_some() {
+                scratch.row.extend_from_slice(&entry.last.unwrap_or(i64::MIN).to_le_bytes());
+            }
             entry.held.iter().for_each(|held| held.write(&mut scratch.row));
             changes.put(&[&entry.key, &[RUNNING]], &scratch.row);
-        }
-    }
-
-    /// Forgets some keys that are so far behind the watermark that no event will ask for them, unless it is very late.
-    pub(crate) fn sweep(&mut self, watermark: i64, changes: &mut Changes) {
-        let ends = self.keep.rows == 0 && self.held == 0 && self.keep.micros.is_some();
-        if !ends || watermark == i64::MAX {
-            return;
-        }
-        self.settle_restored();
-        let horizon = self.keep.horizon(watermark).saturating_sub(self.keep.slack);
-        for _ in 0..SWEPT_AT_ONCE.min(self.entries.len()) {
-            let slot = self.swept;
-            self.swept = if slot + 1 < self.entries.len() { slot + 1 } else { 0 };
-            let Some(entry) = self.entries.get(slot).and_then(Option::as_ref) else { continue };
-            if entry.history.newest().is_some_and(|newest| newest >= horizon) {
-                continue;
-            }
-            let kept = entry.history.range(&self.layout);
-            for number in kept.clone() {
-                changes.delete(&[&entry.key, &number.to_be_bytes(), &[EVENT]]);
-            }
-            self.rows -= (kept.end - kept.start) as usize;
-            let hash = self.hasher.hash_one(&*entry.key);
-            if let Ok(found) = self.index.find_entry(hash, |at| *at as usize == slot) {
-                found.remove();
-            }
-            if let Some(place) = self.entries.get_mut(slot) {
-                *place = None;
-            }
-            self.free.push(slot as u32);
-        }
-    }
-
-    /// Takes an event's change; `None` where it is not one.
-    pub(crate) fn restore_event(&mut self, key: &[u8], value: Option<&[u8]>) -> Option<()> {
-        let (key, number) = key.split_last_chunk::<8>()?;
-        let number = u64::from_be_bytes(*number);
-        let Some(row) = value else {
-            self.restored.remove(&(Box::from(key), number));
-            let hash = self.hasher.hash_one(key);
-            let entries = &self.entries;
-            let same =
-                |slot: &u32| entries.get(*slot as usize).and_then(Option::as_ref).is_some_and(|e| *e.key == *key);
-            let slot = self.index.find(hash, same).copied();
-            if let Some(entry) = slot.and_then(|slot| self.entries.get_mut(slot as usize)).and_then(Option::as_mut) {
-                let kept = entry.history.range(&self.layout);
-                if kept.contains(&number) {
-                    entry.history.forget(&self.layout, number + 1);
-                    self.rows -= (number + 1 - kept.start) as usize;
-                }
-            }
-            return Some(());
-        };
-        (row.len() >= self.layout.width).then_some(())?;
-        let slot = self.slot(key);
-        match self.entry(slot).map(|entry| entry.history.range(&self.layout)) {
-            Some(kept) if kept.is_empty() || kept.end == number => self.append_restored(slot, number, row),
-            _ => {
-                self.restored.insert((key.into(), number), row.into());
-            }
-        }
-        Some(())
-    }
-
-    /// Takes what unbounded frames of a key have added up; `None` where it is not that.
-    pub(crate) fn restore_running(&mut self, key: &[u8], value: Option<&[u8]>) -> Option<()> {
-        let mut rest = value?;
-        let slot = self.slot(key);
-        let entry = self.entries.get_mut(slot as usize)?.as_mut()?;
-        for held in &mut entry.held {
-            (*held, rest) = Held::read(rest)?;
-        }
-        rest.is_empty().then_some(())
-    }
-
-    fn append_restored(&mut self, slot: u32, number: u64, row: &[u8]) {
-        let Self { entries, layout, functions, summed, .. } = self;
-        let Some(entry) = entries.get_mut(slot as usize).and_then(Option::as_mut) else { return };
-        if entry.history.len(layout) == 0 {
-            entry.history.begin(number);
-        }
-        entry.history.append_written(layout, row);
-        self.rows += 1;
-        if !summed.is_empty() {
-            summarise(&mut entry.history, layout, functions, summed);
-        }
-    }
-
-    /// Puts the restored rows that did not come in order where they belong.
-    fn settle_restored(&mut self) {
-        if self.restored.is_empty() {
-            return;
-        }
-        let mut whole = std::mem::take(&mut self.restored);
-        let keys: BTreeSet<Box<[u8]>> = whole.keys().map(|(key, _)| key.clone()).collect();
-        for key in keys {
-            let slot = self.slot(&key);
-            let Some(entry) = self.entries.get_mut(slot as usize).and_then(Option::as_mut) else { continue };
-            let history = std::mem::take(&mut entry.history);
-            let kept = history.range(&self.layout);
-            self.rows -= (kept.end - kept.start) as usize;
-            for number in kept {
-                let mut row = Vec::new();
-                history.row(&self.layout, number).write(&mut row);
-                whole.insert((key.clone(), number), row.into());
-            }
-        }
-        for ((key, number), row) in whole {
-            let slot = self.slot(&key);
-            self.append_restored(slot, number, &row);
         }
     }
 
@@ -476,6 +307,9 @@ impl Keyed {
     }
 }
 
+/// How many keys are looked at for being forgotten with each batch, beside two for each of its events.
+const SWEPT_MIN: usize = 16;
+
 /// What a key takes beside its entry: its place in the index and the allocator's share.
 const KEY_OVERHEAD_BYTES: usize = 40;
 
@@ -487,18 +321,6 @@ fn held_of<'e>(
 ) -> impl Iterator<Item = (&'e mut Held, &'e Function)> {
     let of = uses.iter().zip(functions).filter(|(used, _)| matches!(used, Use::Held(_)));
     held.iter_mut().zip(of.map(|(_, function)| function))
-}
-
-fn nth_of(parts: &[Part], nth: u64) -> Option<u64> {
-    let mut before = 0;
-    for rows in parts.iter().map(Part::rows) {
-        let length = rows.end - rows.start;
-        if nth < before + length {
-            return Some(rows.start + nth - before);
-        }
-        before += length;
-    }
-    None
 }
 
 /// Adds up blocks that are whole.
