@@ -2,7 +2,9 @@
 //!
 //! 1. When as many bytes have come to a partition as were left after its last compaction (and [`super::Options`]'
 //!    `compact_bytes` more), all its settled files are merged, by a thread of its own: commits, readers and the settling
-//!    of other segments go on. So a table takes about twice its live rows, and each byte is written about twice.
+//!    of other segments go on. So a table takes about twice its live rows, and each byte is written about twice. While
+//!    sources are refused for want of room, the partition to which most has come is merged, however little that is
+//!    (`pace` decides).
 //! 2. The files made are on the disk under names of their own; the checkpoint that names them instead of the old ones
 //!    makes them count; then readers find them, and the old ones are removed. A crash before leaves the old ones.
 //! 3. A tombstone is left out when every consumer and every reader at work has passed it, so that nobody who has seen
@@ -11,16 +13,18 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use millstream_event::Offset;
 
 use super::checkpoint::{Checkpoint, SettledMeta};
 use super::compact::{Job, Made};
 use super::index::{Contents, Partition, Topic};
+use super::pace::{self, Pauses, Weight};
 use super::retention::limits;
 use super::settled_file::SettledFile;
 use super::settler::{Failure, Settler};
+use super::space::Room;
 use crate::{Error, TopicKind, TopicSpec};
 
 /// The compaction at work, if there is one.
@@ -29,14 +33,16 @@ pub(super) struct Compaction {
     running: Option<Running>,
     /// Partitions, by topic, with files that do not read back: they are left alone until the log is opened again.
     given_up: BTreeSet<(u32, u32)>,
-    /// After one that found no space.
-    not_before: Option<Instant>,
+    /// Partitions that wait, because a compaction of theirs found no space or gained nothing.
+    pauses: Pauses,
 }
 
 #[derive(Debug)]
 struct Running {
     partition: Arc<Partition>,
     inputs: Vec<Arc<SettledFile>>,
+    /// Whether it was begun for want of room.
+    scarce: bool,
     worker: JoinHandle<Result<Made, Failure>>,
 }
 
@@ -65,31 +71,42 @@ impl Settler {
         if let Some(running) = self.compaction.running.take_if(|running| running.worker.is_finished()) {
             self.conclude(running)?;
         }
-        let now = Instant::now();
-        let may = self.compaction.running.is_none() && self.compaction.not_before.is_none_or(|at| now >= at);
-        if may && let Some((topic, partition)) = self.due() {
-            self.begin(topic, partition)?;
+        if self.compaction.running.is_none()
+            && let Some((topic, partition, scarce)) = self.due()
+        {
+            self.begin(topic, partition, scarce)?;
         }
         Ok(())
     }
 
-    /// A partition of which more has come than was left.
-    fn due(&self) -> Option<(Arc<Topic>, Arc<Partition>)> {
+    /// The partition that is to be compacted now, and whether that is for want of room.
+    fn due(&self) -> Option<(Arc<Topic>, Arc<Partition>, bool)> {
         let topics = self.shared.topics.read();
-        let tables = topics.by_id.values().filter(|topic| topic.with_info(|info| info.spec.kind == TopicKind::Table));
-        for topic in tables {
-            for partition in &topic.partitions {
-                let id = (partition.topic, partition.at.partition.0);
-                let due = is_due(&partition.contents.lock(), self.shared.options.compact_bytes);
-                if due && !self.compaction.given_up.contains(&id) {
-                    return Some((topic.clone(), partition.clone()));
-                }
-            }
-        }
-        None
+        let is_table = |topic: &&Arc<Topic>| topic.with_info(|info| info.spec.kind == TopicKind::Table);
+        let tables = topics.by_id.values().filter(is_table);
+        let partitions = tables.flat_map(|topic| topic.partitions.iter().map(move |partition| (topic, partition)));
+        let all: Vec<_> = partitions.collect();
+        let floor = self.shared.options.compact_floor(all.len() as u64);
+        let scarce = !all.is_empty() && self.shared.preparer.room() != Room::Plenty;
+        let now = Instant::now();
+        let held = |id| self.compaction.given_up.contains(&id) || self.compaction.pauses.holds(id, now);
+        let may = all.into_iter().filter(|(_, partition)| !held(id_of(partition)));
+        let weighed = may.map(|found| (weigh(&found.1.contents.lock()), found));
+        let (topic, partition) = pace::choose(weighed, floor, scarce)?;
+        Some((topic.clone(), partition.clone(), scarce))
     }
 
-    fn begin(&mut self, topic: Arc<Topic>, partition: Arc<Partition>) -> Result<(), Failure> {
+    /// Whether there is space for a second copy of these files beside a segment of the journal; else why not.
+    fn has_space(&self, inputs: &[Arc<SettledFile>]) -> Result<(), String> {
+        let need = inputs.iter().map(|file| file.meta.len).sum::<u64>() + self.shared.options.segment_len();
+        match self.shared.options.vfs.free_space(&self.shared.layout.dir) {
+            Ok(free) if free < need => Err(format!("{need} bytes are needed meanwhile, {free} are free")),
+            // Where nobody knows, the compaction finds out.
+            _ => Ok(()),
+        }
+    }
+
+    fn begin(&mut self, topic: Arc<Topic>, partition: Arc<Partition>, scarce: bool) -> Result<(), Failure> {
         let limits = limits(&self.shared, &topic, partition.at.partition.0);
         let Some((version, spec)) = self.settled_version(&topic) else { return Ok(()) };
         let contents = partition.contents.lock();
@@ -107,6 +124,9 @@ impl Settler {
             passed: contents.readers.passed(),
         };
         drop(contents);
+        if let Err(why) = self.has_space(&inputs) {
+            return self.compaction_failed(&partition, Failure::NoSpace(why));
+        }
         let work = move || {
             let made = job.run();
             job.shared.settle_now.notify_one();
@@ -114,7 +134,7 @@ impl Settler {
         };
         let worker = std::thread::Builder::new().name("log-compact".into()).spawn(work);
         let worker = worker.map_err(|e| Error::Stopped { reason: format!("no thread can be started: {e}") })?;
-        self.compaction.running = Some(Running { partition, inputs, worker });
+        self.compaction.running = Some(Running { partition, inputs, scarce, worker });
         Ok(())
     }
 
@@ -131,7 +151,7 @@ impl Settler {
     }
 
     fn conclude(&mut self, running: Running) -> Result<(), Failure> {
-        let Running { partition, inputs, worker } = running;
+        let Running { partition, inputs, scarce, worker } = running;
         let made = match worker.join() {
             Ok(Ok(made)) => made,
             Ok(Err(failure)) => return self.compaction_failed(&partition, failure),
@@ -143,7 +163,14 @@ impl Settler {
         };
         match self.save(next) {
             Ok(()) => {
+                let raw = |metas: &mut dyn Iterator<Item = &SettledMeta>| metas.map(|meta| meta.raw).sum::<u64>();
+                let before = raw(&mut inputs.iter().map(|input| &input.meta));
+                let futile = scarce && pace::is_futile(before, raw(&mut made.files.iter()));
                 self.swap(&partition, inputs, &made);
+                match futile {
+                    true => drop(self.hold(&partition)),
+                    false => self.compaction.pauses.end(id_of(&partition)),
+                }
                 Ok(())
             }
             Err(failure) => {
@@ -208,11 +235,16 @@ impl Settler {
         }
     }
 
+    /// Leaves a partition alone for a while, each time for twice as long; answers how long.
+    fn hold(&mut self, partition: &Partition) -> Duration {
+        self.compaction.pauses.hold(id_of(partition), self.shared.options.tidy_every, Instant::now())
+    }
+
     fn compaction_failed(&mut self, partition: &Partition, failure: Failure) -> Result<(), Failure> {
         match failure {
             Failure::NoSpace(why) => {
-                tracing::warn!(%why, table = %partition.at, "no space to compact a table; it is tried again");
-                self.compaction.not_before = Some(Instant::now() + self.shared.options.tidy_every);
+                let again_in = self.hold(partition);
+                tracing::warn!(%why, table = %partition.at, ?again_in, "no space to compact a table; it is tried again");
                 Ok(())
             }
             Failure::Final(error @ Error::Corrupt { .. }) => {
@@ -221,8 +253,8 @@ impl Settler {
                 Ok(())
             }
             Failure::Later(why) => {
-                tracing::debug!(%why, table = %partition.at, "a table is compacted later");
-                self.compaction.not_before = Some(Instant::now() + self.shared.options.tidy_every);
+                let again_in = self.hold(partition);
+                tracing::debug!(%why, table = %partition.at, ?again_in, "a table is compacted later");
                 Ok(())
             }
             Failure::Ending => Ok(()),
@@ -231,11 +263,15 @@ impl Settler {
     }
 }
 
-/// Whether more has come than was left after the last compaction.
-fn is_due(contents: &Contents, floor: u64) -> bool {
+fn id_of(partition: &Partition) -> (u32, u32) {
+    (partition.topic, partition.at.partition.0)
+}
+
+/// What has come to a partition, and what was left after its last compaction.
+fn weigh(contents: &Contents) -> Weight {
     let sum = |made: bool| {
         let files = contents.files.iter().filter(|file| (file.meta.generation > 0) == made);
         files.map(|file| file.meta.raw).sum::<u64>()
     };
-    sum(false) > sum(true) + floor
+    Weight { come: sum(false), left: sum(true) }
 }

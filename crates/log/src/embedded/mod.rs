@@ -27,6 +27,7 @@ mod layout;
 mod mend;
 mod open;
 mod options;
+mod pace;
 mod prepare;
 mod reader;
 mod rebuild;

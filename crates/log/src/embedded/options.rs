@@ -47,7 +47,7 @@ pub struct Options {
     /// How large a settled file of a partition grows before the next begins.
     pub settled_file_bytes: u64,
     /// A partition of a table is compacted when as many bytes of columns have come since the last time, and more than were
-    /// left then.
+    /// left then. All partitions together have at most a sixteenth of `max_bytes` for it.
     pub compact_bytes: u64,
     /// When a commit is answered.
     pub sync: SyncMode,
@@ -109,6 +109,12 @@ impl Options {
     pub(super) fn segment_len(&self) -> u64 {
         let most = self.max_bytes.map_or(u64::MAX, |max| max / Self::SEGMENT_PART);
         self.segment_bytes.min(most).max(Self::SEGMENT_BYTES_MIN)
+    }
+
+    /// How many bytes must have come to a partition of a table before it is compacted, where there are so many partitions.
+    pub(super) fn compact_floor(&self, partitions: u64) -> u64 {
+        let share = self.max_bytes.map_or(u64::MAX, |max| max / Self::SEGMENT_PART / partitions.max(1));
+        self.compact_bytes.min(share)
     }
 
     /// Whether a group must say that it follows the one before it.

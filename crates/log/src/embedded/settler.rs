@@ -117,7 +117,8 @@ impl Settler {
                     if self.shared.preparer.settling_full(Some(why)) {
                         continue;
                     }
-                    if let Err(Failure::Final(error)) = self.tidy() {
+                    // Merged tables may be what makes space again.
+                    if let Err(Failure::Final(error)) = self.tidy().and_then(|()| self.compact()) {
                         return self.shared.stop(&error.to_string());
                     }
                 }

@@ -22,5 +22,6 @@ mod repairing;
 mod rig;
 mod sabotage;
 mod table_columns;
+mod table_space;
 mod tables;
 mod unreadable;
