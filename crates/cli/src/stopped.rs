@@ -1,8 +1,8 @@
 //! Answers from the log of a pipeline that does not run.
 
 use millstream_node::api::{
-    EventLine, EventsQuery, Letter, LettersQuery, LogStat, Plan, RepairReport, StateAnswer, StateQuery, Status, Topics,
-    VerifyReport,
+    EventLine, EventsQuery, Letter, LettersQuery, LogStat, Plan, RepairReport, RewindAnswer, RewindRequest,
+    StateAnswer, StateQuery, Status, Topics, VerifyReport,
 };
 use millstream_node::config::Loaded;
 use millstream_node::offline;
@@ -32,6 +32,11 @@ pub(crate) async fn letters(loaded: &Loaded, service: &str, query: &LettersQuery
 /// What a service keeps.
 pub(crate) async fn state(loaded: &Loaded, service: &str, query: &StateQuery) -> Result<StateAnswer, Failure> {
     Ok(offline::state(loaded, service, query).await?)
+}
+
+/// Sets a service back, or says what that would do.
+pub(crate) async fn rewind(loaded: &Loaded, service: &str, request: RewindRequest) -> Result<RewindAnswer, Failure> {
+    Ok(offline::rewind(loaded, service, request).await?)
 }
 
 /// What differs from what ran last.

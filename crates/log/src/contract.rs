@@ -1,7 +1,8 @@
 //! The contract: what a log promises to services.
 //!
 //! 1. A commit is atomic over all its appends and positions: after any crash all of it is there or nothing. Its `from`
-//!    must equal the position that the task has (its last commit's, also one still on its way).
+//!    must equal the position that the task has (its last commit's, also one still on its way). `to` may be behind it:
+//!    a task that is set back reads again what is still kept.
 //! 2. A commit is visible to readers only when it is durable; one that was answered [`Outcome::Committed`] survives
 //!    kill -9 and power loss.
 //! 3. Commits of one task take effect in the order of the calls. After any outcome but `Committed`, later commits of

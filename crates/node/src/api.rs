@@ -15,6 +15,7 @@ mod events;
 mod letters;
 mod log;
 pub mod paths;
+mod rewind;
 mod state;
 mod status;
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub use letters::{
     ParseLetterIdError,
 };
 pub use log::{LogStat, LogTopic, RepairReport, VerifyFault, VerifyReport};
+pub use rewind::{RewindAnswer, RewindRequest, RewoundInput};
 pub use state::{Cells, StateAnswer, StateLine, StateQuery};
 pub use status::{
     DrainSummary, Failure, HeldBack, InputLag, Latency, LogState, LookupState, NodeInfo, Phase, RunState,

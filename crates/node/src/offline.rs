@@ -3,15 +3,17 @@
 use millstream_service::dead_letters::{OpenLetters, open_letters};
 use millstream_service::event::Name;
 use millstream_service::log::{self, EmbeddedLog, EmbeddedOptions, Log};
-use millstream_service::{lag_of, time_of};
+use millstream_service::rewind::carry_out;
+use millstream_service::{SystemClock, lag_of, time_of};
 
 use crate::api::{
     ApiError, EventLine, EventsQuery, InputLag, Letter, LettersQuery, LogStat, NodeInfo, Phase, Plan, RepairReport,
-    RunState, ServiceStatus, SinkStatus, SourceStatus, StateAnswer, StateQuery, Status, Topics, VerifyFault,
-    VerifyReport, codes,
+    RewindAnswer, RewindRequest, RunState, ServiceStatus, SinkStatus, SourceStatus, StateAnswer, StateQuery, Status,
+    Topics, VerifyFault, VerifyReport, codes,
 };
 use crate::config::{Config, Loaded};
 use crate::diagnostic::names_known;
+use crate::http::Ordered;
 use crate::plan::{Pipeline, plan as plan_pipeline};
 use crate::runtime::{
     build, diff, held_back, log_error, log_state, service_error, stored, tell_unread, watermark_text,
@@ -74,6 +76,20 @@ pub async fn letters(loaded: &Loaded, service: &str, asked: &LettersQuery) -> Re
 /// What a service keeps.
 pub async fn state(loaded: &Loaded, service: &str, asked: &StateQuery) -> Result<StateAnswer, ApiError> {
     with(loaded, async |log, pipeline| crate::http::state_of(log, pipeline, service, asked).await).await
+}
+
+/// Sets a service back, or says what that would do.
+pub async fn rewind(loaded: &Loaded, service: &str, request: RewindRequest) -> Result<RewindAnswer, ApiError> {
+    with(loaded, async |log, pipeline| {
+        let preview = request.preview;
+        let ordered = Ordered::new(pipeline, service, request)?;
+        if preview {
+            return ordered.preview(log).await;
+        }
+        let plan = carry_out(log, &SystemClock, &ordered.order).await.map_err(service_error)?;
+        Ok(ordered.answer(plan, true))
+    })
+    .await
 }
 
 /// The log's figures.

@@ -144,6 +144,21 @@ impl Component {
         Ok(())
     }
 
+    /// Does something while no instance runs; then as many start again as there were.
+    pub(crate) async fn between<T>(self: &Arc<Self>, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let mut instances = self.instances.lock().await;
+        if self.stopped.load(Ordering::Acquire) {
+            return Err(Error::Refused(format!("`{}` has stopped", self.name())));
+        }
+        let count = instances.len() as u32;
+        leave(std::mem::take(&mut *instances), Leave::Boundary).await;
+        let done = work.await;
+        for number in 0..count {
+            instances.push(self.start_instance(number)?);
+        }
+        done
+    }
+
     /// Stops all instances at a commit boundary.
     pub(crate) async fn stop(&self, how: Leave) {
         let mut instances = self.instances.lock().await;
@@ -256,7 +271,9 @@ impl Component {
         let failed = |partition: u32| {
             tasks.get(&partition).is_some_and(|(_, task)| matches!(task.state(), State::Failed { .. }))
         };
-        Ok(lags.iter().all(|l| l.lag == 0 || failed(l.partition)))
+        let again =
+            tasks.iter().any(|(partition, (_, task))| task.again.load(Ordering::Acquire) && !failed(*partition));
+        Ok(!again && lags.iter().all(|l| l.lag == 0 || failed(l.partition)))
     }
 
     /// Whether every task has an owner and has opened what it works with, or has found that it cannot.
@@ -302,6 +319,7 @@ impl Component {
             instance: *instance,
             state: shared.state(),
             time: shared.time(),
+            note: shared.note(),
         });
         status.collect()
     }

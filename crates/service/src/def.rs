@@ -61,6 +61,8 @@ pub enum Keep {
     /// In the log: the table topic `<service>.state`.
     #[default]
     Log,
+    /// Nowhere: at every start it is built anew from what the inputs keep.
+    Memory,
 }
 
 /// What happens to events that came later than their producer had promised, at a step that needs event time.
@@ -90,6 +92,9 @@ pub struct ServiceTime {
     pub inputs: Vec<InputTime>,
     /// Its output topics that have event time.
     pub outputs: Vec<Name>,
+    /// The columns of these that have it, where they are known: what is given out again behind what was promised is
+    /// marked as late by them.
+    pub columns: BTreeMap<Name, String>,
 }
 
 /// An input and everybody who writes it: a reader concludes nothing before each of them has opened.

@@ -4,6 +4,7 @@
 //! own tasks; each task is supervised alone and goes on from its own last commit, whatever happens. This crate knows no
 //! YAML, no files and no network: [`Source`] and [`Sink`] are implemented elsewhere.
 
+mod again;
 mod clock;
 mod component;
 mod control;
@@ -28,6 +29,7 @@ mod program;
 mod promises;
 mod replay;
 mod replayed;
+pub mod rewind;
 mod runner;
 mod service;
 mod sink;

@@ -14,8 +14,9 @@ use crate::component::{Component, Parts};
 use crate::control::Leave;
 use crate::dead_letter;
 use crate::dead_letters::{self, Action, Answer, LetterView, Select};
-use crate::def::{ServiceDef, SinkDef, SourceDef};
+use crate::def::{Keep, ServiceDef, SinkDef, SourceDef};
 use crate::meters::Counts;
+use crate::rewind::{self, Rewind};
 use crate::state;
 use crate::status::{Kind, State, Status};
 use crate::task::Job;
@@ -101,7 +102,7 @@ impl Runner {
         for spec in own {
             self.log.create_topic(spec).await?;
         }
-        if def.stateful().is_some() {
+        if def.stateful().is_some() && matches!(def.keep, Keep::Log) {
             let changelog = state::topic(&name, partitions).map_err(|e| wrong(&name, &e.to_string()))?;
             self.log.create_topic(changelog).await?;
         }
@@ -399,6 +400,13 @@ impl Handle {
             replayer.stop(Leave::Boundary).await;
         }
         self.component.stop(how).await;
+    }
+
+    /// Sets it back: it reads again what it has read, with empty state (see [`rewind`]). It is stopped for a moment.
+    pub async fn rewind(&self, order: &Rewind) -> Result<rewind::Plan, Error> {
+        let component = &self.component;
+        let work = rewind::carry_out(component.log.as_ref(), component.clock.as_ref(), order);
+        component.between(work).await
     }
 
     /// Its dead letters, see [`dead_letters::list`].

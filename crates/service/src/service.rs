@@ -17,9 +17,10 @@ use millstream_flow::LookupSet;
 use millstream_log::{Append, Consumed, TopicInfo};
 
 use crate::Error;
+use crate::again::{Again, Kind, Outputs, Stored};
 use crate::control::Asked;
 use crate::dead_letter::Topics;
-use crate::def::ServiceDef;
+use crate::def::{Keep, ServiceDef};
 use crate::flight::{Flight, commit_of};
 use crate::inputs::{Inputs, Run, extend};
 use crate::letters::{Origin, Sender};
@@ -28,7 +29,7 @@ use crate::meters::Tally;
 use crate::piece::{Piece, pieces};
 use crate::process::{Plan, Staged};
 use crate::replayed;
-use crate::state::State as Kept;
+use crate::state::{State as Kept, memory};
 use crate::status::State;
 use crate::supervise::message_of;
 use crate::task::{Context, End, Fault, Job};
@@ -109,8 +110,14 @@ struct Running<'a> {
     time: Option<TaskTime>,
     /// The next batch is suspected to hold an event that kills.
     suspicious: bool,
-    /// The event that killed a task with state.
-    killer: Option<Origin>,
+    /// The events that killed a task with state.
+    killers: Vec<Origin>,
+    /// While it reads again what it has read before.
+    again: Option<Again>,
+    /// What it was told when it was set back.
+    stored: Stored,
+    /// What is to be noted with the next commit.
+    note: Option<Consumed>,
 }
 
 /// Positions that moved without anything to append.
@@ -128,7 +135,14 @@ impl<'a> Running<'a> {
         let letters = context.log.topic(&service.topics.letters).ok_or_else(gone)?;
         let mut topics = service.def.inputs.clone();
         topics.push(service.topics.replay.clone());
-        let inputs = Inputs::open(context.log.as_ref(), &context.task.id, &topics).await?;
+        let log = context.log.as_ref();
+        let in_memory = service.def.stateful().is_some() && matches!(service.def.keep, Keep::Memory);
+        let inputs = match in_memory {
+            true => Inputs::open_at_start(log, &context.task.id, &topics).await?,
+            false => Inputs::open(log, &context.task.id, &topics).await?,
+        };
+        let stored = Stored::read(log, &context.task.id).await?;
+        let note = if in_memory { memory::note(&context).await? } else { None };
         // What is on its way was settled before the positions were told.
         let state = match service.def.stateful() {
             Some(work) => Some(Kept::open(work, &service.def.keep, &context).await?),
@@ -139,7 +153,9 @@ impl<'a> Running<'a> {
             None => None,
         };
         context.shared.set(State::Running);
-        let killer = context.shared.suspect.lock().take();
+        context.shared.set_note(None);
+        context.shared.again.store(false, Ordering::Release);
+        let killers = context.shared.killers();
         let mut running = Self {
             plan,
             state,
@@ -150,23 +166,122 @@ impl<'a> Running<'a> {
             lookups: Lookups::new(&service.def.lookups),
             flight: Flight::new(&context),
             held: Held::default(),
-            killer,
+            killers,
+            again: None,
+            stored,
+            note,
             suspicious: context.shared.deaths.load(Ordering::Acquire) >= DEATHS_BEFORE_ISOLATION,
             service,
             context,
         };
+        running.begin_again(in_memory)?;
         // Readers conclude nothing before this task has opened.
         running.release();
         running.show_time();
         Ok(running)
     }
 
+    /// Begins to read again what is to be read again, if anything is.
+    fn begin_again(&mut self, rebuild: bool) -> Result<(), Fault> {
+        if rebuild {
+            let former_time = self.time.as_mut().map(TaskTime::forget);
+            self.again = Some(Again { kind: Kind::Rebuild, former_time });
+            self.context.shared.again.store(true, Ordering::Release);
+            let gone: Vec<String> =
+                self.inputs.trimmed().map(|(topic, first)| format!("`{topic}` from offset {first}")).collect();
+            if !gone.is_empty() {
+                let task = &self.context.task.id;
+                let note = format!(
+                    "partition {}: its state is kept in memory, and was built from what is kept of its inputs: {}",
+                    task.partition,
+                    gone.join(", ")
+                );
+                tracing::warn!(%task, "{note}");
+                self.context.shared.set_note(Some(note));
+            }
+            return Ok(());
+        }
+        let Some((order, _)) = self.stored.order.as_ref().filter(|_| self.stored.is_under_way()) else { return Ok(()) };
+        let to = match &order.outputs {
+            Outputs::Topic(topic) => {
+                let gone = || Fault::Failed(format!("there is no topic `{topic}`, to which the service was rewound"));
+                Some(self.context.log.topic(topic).ok_or_else(gone)?)
+            }
+            _ => None,
+        };
+        self.inputs.bar(&order.until);
+        let kind = Kind::Rewound { outputs: order.outputs.clone(), to };
+        self.again = Some(Again { kind, former_time: self.stored.former_time() });
+        self.context.shared.again.store(true, Ordering::Release);
+        self.tell_again();
+        Ok(())
+    }
+
+    /// Whether it reads again and nothing is committed.
+    fn is_silent(&self) -> bool {
+        self.again.as_ref().is_some_and(Again::is_silent)
+    }
+
+    /// All inputs are where they were: what was known of time is known again, and the task goes on.
+    fn conclude_again(&mut self, lookups: &LookupSet) -> Result<(), Fault> {
+        if let (Some(time), Some(heard)) = (&mut self.time, self.again.as_ref().and_then(|a| a.former_time.clone())) {
+            time.recall(&heard)?;
+        }
+        let mut staged = Staged::default();
+        self.advance(lookups, &mut staged).map_err(Fault::Failed)?;
+        self.divert(&mut staged);
+        let state = match &mut self.state {
+            Some(state) => state.append(&self.context)?,
+            None => None,
+        };
+        self.inputs.lift();
+        let Some(again) = self.again.take() else { return Ok(()) };
+        if again.is_silent() {
+            self.begin_again(false)?;
+            self.release();
+        } else {
+            self.held.consumed.extend(self.stored.concluded()?);
+            self.stored = self.stored.over();
+            let mut appends = self.appends(staged)?;
+            appends.extend(state);
+            self.send(appends);
+            self.context.shared.set_note(None);
+        }
+        self.context.shared.again.store(self.again.is_some(), Ordering::Release);
+        self.show_time();
+        Ok(())
+    }
+
+    fn divert(&self, staged: &mut Staged) {
+        if let Some(again) = &self.again {
+            again.divert(staged, self.service.def.time.as_ref(), self.stored.floor());
+        }
+    }
+
+    /// Says how far reading again has come.
+    fn tell_again(&self) {
+        let Some(Again { kind: Kind::Rewound { outputs, .. }, .. }) = &self.again else { return };
+        let results = match outputs {
+            Outputs::Suppress => "its results are suppressed until then".to_owned(),
+            Outputs::Append => "its results are given out again".to_owned(),
+            Outputs::Topic(topic) => format!("its results go to `{topic}` until then"),
+        };
+        let (partition, left) = (self.context.task.id.partition, self.inputs.left());
+        let note = format!("partition {partition} was rewound and is up to {left} events from where it was; {results}");
+        self.context.shared.set_note(Some(note));
+    }
+
     /// What the task promises of all that it will still append; `None`: its topics have no event time.
     fn output_watermark(&self) -> Option<Watermark> {
         let promise = self.time.as_ref()?.promise();
         let held_back = |state: &Kept| Watermark(state.program.output_watermark(promise.0));
+        // While it reads again, it says what it had said.
+        if self.again.is_some() {
+            return Some(self.stored.floor());
+        }
         // Who says nothing, or that there is nothing, has no time to hold back.
-        Some(self.state.as_ref().filter(|_| promise.time().is_some()).map_or(promise, held_back))
+        let promise = self.state.as_ref().filter(|_| promise.time().is_some()).map_or(promise, held_back);
+        Some(promise.max(self.stored.floor()))
     }
 
     /// Whether a partition must be told a promise although there are no events for it.
@@ -206,6 +321,10 @@ impl<'a> Running<'a> {
                 self.flight.settle_one().await?;
             }
             let runs = self.inputs.gather(self.service.def.batch_rows_max.max(1)).await?;
+            if self.again.is_some() && runs.is_empty() && self.inputs.arrived() {
+                self.conclude_again(&lookups)?;
+                continue;
+            }
             if runs.is_empty() {
                 self.rest().await?;
                 continue;
@@ -264,7 +383,8 @@ impl<'a> Running<'a> {
             }
         }
         let rows: usize = runs.iter().map(Run::rows).sum();
-        self.suspicious &= rows == 0;
+        // Who builds state in memory comes to the event that kills only after those before it.
+        self.suspicious &= rows == 0 || self.is_silent();
         for run in runs {
             if let Some(time) = &mut self.time {
                 time.heard(run.input, &run.batches);
@@ -272,11 +392,17 @@ impl<'a> Running<'a> {
             extend(&mut self.held.consumed, run.consumed);
         }
         self.advance(lookups, &mut staged).map_err(Fault::Failed)?;
+        self.divert(&mut staged);
         let state = match &mut self.state {
             Some(state) => state.append(&self.context)?,
             None => None,
         };
         self.show_time();
+        if self.is_silent() {
+            self.held = Held::default();
+            return Ok(());
+        }
+        self.tell_again();
         self.held.tally.add(std::mem::take(&mut staged.tally));
         if staged.appends.is_empty() && staged.letters.is_empty() && state.is_none() && !self.must_promise() {
             let since = *self.held.since.get_or_insert_with(Instant::now);
@@ -355,7 +481,7 @@ impl<'a> Running<'a> {
         for row in 0..piece.rows.num_rows() {
             let one = piece.slice(row, 1);
             let origin = one.origins.of(0);
-            if self.killer.is_some() && self.killer == origin {
+            if origin.as_ref().is_some_and(|origin| self.killers.contains(origin)) {
                 let reason = "the service panicked on this event".to_owned();
                 staged.letters.push(self.plan.panic_letter(&one, reason));
                 continue;
@@ -421,6 +547,9 @@ impl<'a> Running<'a> {
 
     /// Hands over positions that wait, and promises whose time has come.
     fn release(&mut self) {
+        if self.is_silent() {
+            return;
+        }
         if !self.held.consumed.is_empty() || self.must_promise() {
             self.send(Vec::new());
         }
@@ -431,6 +560,7 @@ impl<'a> Running<'a> {
         let promise = self.output_watermark();
         let mut commit = commit_of(&self.context);
         commit.consumed = held.consumed;
+        commit.consumed.extend(self.note.take());
         commit.appends = appends;
         if let (Some(time), Some(promise)) = (&mut self.time, promise) {
             time.sign(promise, &mut commit.appends, &mut commit.consumed);

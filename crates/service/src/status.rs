@@ -60,6 +60,9 @@ pub struct TaskStatus {
     /// How far it is in event time, where its topics have that.
     #[serde(default)]
     pub time: Option<TimeStatus>,
+    /// What there is to know about it while it works: that it reads again, or has not all of its state.
+    #[serde(default)]
+    pub note: Option<String>,
 }
 
 /// How far a task, or a component as a whole, is in event time.

@@ -96,7 +96,16 @@ pub(crate) struct Shared {
     pub(crate) deaths: AtomicU32,
     /// The event that was being worked on alone when the task panicked.
     pub(crate) suspect: Mutex<Option<Origin>>,
+    /// Events that were found so.
+    killers: Mutex<Vec<Origin>>,
+    /// What there is to know about a task that works.
+    note: Mutex<Option<String>>,
+    /// Whether it reads again what it has read before.
+    pub(crate) again: AtomicBool,
 }
+
+/// So many events that kill are remembered; a task that meets more of them in its past starts again for each.
+const KILLERS_MAX: usize = 1000;
 
 impl Shared {
     pub(crate) fn new() -> Self {
@@ -107,7 +116,27 @@ impl Shared {
             leftovers: Mutex::new(Vec::new()),
             deaths: AtomicU32::new(0),
             suspect: Mutex::new(None),
+            killers: Mutex::new(Vec::new()),
+            note: Mutex::new(None),
+            again: AtomicBool::new(false),
         }
+    }
+
+    /// The events that were being worked on alone when the task panicked.
+    pub(crate) fn killers(&self) -> Vec<Origin> {
+        let mut killers = self.killers.lock();
+        killers.extend(self.suspect.lock().take());
+        let more = killers.len().saturating_sub(KILLERS_MAX);
+        killers.drain(..more);
+        killers.clone()
+    }
+
+    pub(crate) fn note(&self) -> Option<String> {
+        self.note.lock().clone()
+    }
+
+    pub(crate) fn set_note(&self, note: Option<String>) {
+        *self.note.lock() = note;
     }
 
     pub(crate) fn state(&self) -> State {

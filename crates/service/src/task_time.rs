@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use millstream_event::{Batch, Name, PartitionId, Watermark};
 use millstream_log::{Append, Consumed, Log, Position, TaskId};
 
@@ -87,6 +88,19 @@ impl TaskTime {
         let timed = outlets.filter(|outlet| time.outputs.contains(&outlet.info.spec.name));
         timed.for_each(|outlet| promises.add(outlet, PartitionId(id.partition.0)));
         Ok(Self { watermarks, promises, input, position })
+    }
+
+    /// Forgets what was heard, for a task that reads it again; gives back what it was.
+    pub(crate) fn forget(&mut self) -> Bytes {
+        let heard = self.watermarks.state();
+        self.watermarks.clear();
+        heard
+    }
+
+    /// Knows again what was heard before.
+    pub(crate) fn recall(&mut self, heard: &[u8]) -> Result<(), Fault> {
+        self.watermarks.clear();
+        self.watermarks.restore(heard).map_err(Fault::Failed)
     }
 
     /// Takes in what the producers of an input promised.

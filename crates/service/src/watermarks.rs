@@ -60,6 +60,12 @@ impl Watermarks {
         Self { writers, reached: Watermark::OPEN }
     }
 
+    /// As if nothing had been heard.
+    pub(crate) fn clear(&mut self) {
+        self.reached = Watermark::OPEN;
+        self.writers.iter_mut().flat_map(|writer| writer.tasks.values_mut()).for_each(|promised| *promised = None);
+    }
+
     /// Takes in what a producer of an input promised. Who is not named by the plan is not listened to.
     pub(crate) fn heard(&mut self, input: usize, mark: &Mark) {
         let Mark { producer, watermark } = mark;
@@ -159,6 +165,18 @@ impl Watermarks {
         }
         Some(())
     }
+}
+
+/// The state of who has heard nothing.
+pub(crate) fn fresh() -> Bytes {
+    Watermarks { writers: Vec::new(), reached: Watermark::OPEN }.state()
+}
+
+/// The greatest time that was reached, as a state says.
+pub(crate) fn reached_in(state: &[u8]) -> Option<Watermark> {
+    let mut state = state;
+    let [version] = take(&mut state)?;
+    (version == STATE_VERSION).then(|| get(&mut state))??
 }
 
 /// The tasks of a writer that write to a partition.

@@ -16,6 +16,7 @@ mod late;
 mod letters;
 mod offline;
 mod pipes;
+mod rewind;
 mod running;
 mod start;
 mod state_show;

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use millstream_event::{Offset, PartitionId, Watermark};
 
-use super::Fixture;
 use super::kit::*;
+use super::{End, Fixture};
 use crate::{Append, Consumed, Position, Read};
 
 pub async fn a_commit_is_whole_over_topics_and_positions(f: Fixture) {
@@ -158,4 +158,28 @@ pub async fn a_big_commit_over_many_partitions_is_whole(f: Fixture) {
     for partition in 0..64 {
         assert_eq!(all(&f.log, "a", partition).await, numbers);
     }
+}
+
+pub async fn a_position_may_go_back_with_what_the_commit_appends(mut f: Fixture) {
+    topic(&f.log, "a", 1).await;
+    topic(&f.log, "in", 1).await;
+    let (_m, task) = one(&f.log, "s").await;
+    put(&f.log, &task, vec![], vec![append("in", 0, &[1, 2, 3])]).await;
+    put(&f.log, &task, vec![consumed("in", None, 3)], vec![append("a", 0, &[1])]).await;
+    let opaque = |text: &'static str| Position::Opaque(Bytes::from_static(text.as_bytes()));
+    let note =
+        |from: Option<&'static str>, to| Consumed { input: name("__note"), from: from.map(opaque), to: opaque(to) };
+    put(&f.log, &task, vec![consumed("in", Some(3), 1), note(None, "3")], vec![append("a", 0, &[2])]).await;
+    assert_eq!(offset(&f.log, &task, "in").await, Some(1));
+    let reopened = f.end(End::Crash).await;
+    let (_m, task) = match reopened {
+        true => one(&f.log, "s").await,
+        false => (_m, task),
+    };
+    assert_eq!(offset(&f.log, &task, "in").await, Some(1));
+    assert_eq!(position(&f.log, &task, "__note").await, Some(opaque("3")));
+    assert_eq!(all_from(&f.log, "in", 0, 1).await.len(), 2, "it is read again");
+    put(&f.log, &task, vec![consumed("in", Some(1), 3), note(Some("3"), "")], vec![append("a", 0, &[3])]).await;
+    assert_eq!(all(&f.log, "a", 0).await, [1, 2, 3]);
+    assert_eq!(offset(&f.log, &task, "in").await, Some(3));
 }

@@ -207,3 +207,22 @@ pub async fn promises_in_a_table_are_kept(mut f: Fixture) {
         }
     }
 }
+
+pub async fn a_trimmed_table_forgets_what_was_before(mut f: Fixture) {
+    f.log.create_topic(table("t", &[])).await.unwrap();
+    let (_m, task) = one(&f.log, "s").await;
+    let mut contents = Contents::new();
+    update(&f, &task, &mut contents, 0..3).await;
+    let before = end(&f.log, "t", 0).await;
+    put(&f.log, &task, vec![], vec![changes("t", &[(2000, Some("after".into()))])]).await;
+    f.log.trim(&at("t", 0), Offset(before)).await.unwrap();
+    let after = Contents::from([(2000, "after".to_owned())]);
+    assert_eq!(whole_table(&f.log, "t").await.unwrap(), (after.clone(), 1));
+    if f.end(End::Crash).await {
+        assert_eq!(whole_table(&f.log, "t").await.unwrap(), (after.clone(), 1));
+    }
+    let (_m, task) = one(&f.log, "s").await;
+    let mut contents = after;
+    until_compacted(&f, &task, &mut contents).await;
+    assert_eq!(contents.get(&2000).map(String::as_str), Some("after"));
+}

@@ -20,6 +20,8 @@ pub const PAUSE: &str = "/api/services/{name}/pause";
 pub const RESUME: &str = "/api/services/{name}/resume";
 /// POST [`super::ScaleRequest`] -> [`super::ServiceAnswer`].
 pub const SCALE: &str = "/api/services/{name}/scale";
+/// POST [`super::RewindRequest`] -> [`super::RewindAnswer`].
+pub const REWIND: &str = "/api/services/{name}/rewind";
 /// POST [`super::InjectRequest`] -> [`super::ServiceAnswer`]; only where the node was started for testing faults.
 pub const INJECT: &str = "/api/services/{name}/inject";
 /// POST [`super::PipelineText`] -> [`super::Plan`], or 422 with [`super::Diagnostics`].

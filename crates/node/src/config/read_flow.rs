@@ -123,12 +123,16 @@ pub(crate) fn read_service(decoder: &mut Decoder<'_>, node: &Node, what: &str, h
 
 fn read_state(decoder: &mut Decoder<'_>, node: &Node) -> Option<StateSettings> {
     const LATER: Later = &[
-        ("memory", "state is always kept in the log for now; leave the line out"),
+        ("memory", "write `keep: memory`"),
         ("postgres", "state in PostgreSQL comes later"),
         ("backup", "a backup is of the whole pipeline: write `state: {backup: …}` at the top of the file"),
     ];
-    let f = decoder.fields(node, first_line(node.span), "`state`", &["ttl"], LATER)?;
-    Some(StateSettings { ttl: f.get("ttl").and_then(|n| decoder.duration(n, "`ttl`")) })
+    let f = decoder.fields(node, first_line(node.span), "`state`", &["ttl", "keep"], LATER)?;
+    let keep = f.get("keep").and_then(|n| {
+        let ways = [("local", KeepSettings::Local), ("memory", KeepSettings::Memory)];
+        Some(Spanned { value: decoder.choice(n, "`keep`", &ways)?, span: n.span })
+    });
+    Some(StateSettings { ttl: f.get("ttl").and_then(|n| decoder.duration(n, "`ttl`")), keep })
 }
 
 fn small(decoder: &mut Decoder<'_>, node: &Node, what: &str, max: u64) -> Option<u32> {

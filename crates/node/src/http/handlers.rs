@@ -31,7 +31,7 @@ const ORDER_LOOK: std::time::Duration = std::time::Duration::from_millis(5);
 
 type Answered<T> = Result<Json<T>, Refused>;
 
-fn body<T>(body: Result<Json<T>, JsonRejection>) -> Result<T, ApiError> {
+pub(super) fn body<T>(body: Result<Json<T>, JsonRejection>) -> Result<T, ApiError> {
     body.map(|Json(body)| body).map_err(|e| ApiError::new(codes::REQUEST_WRONG, e.body_text()))
 }
 

@@ -6,6 +6,7 @@ mod events;
 mod handlers;
 mod metrics;
 mod origin;
+mod rewind;
 mod serve;
 mod slow;
 mod state;
@@ -23,6 +24,7 @@ use crate::api::{ApiError, codes, paths};
 
 pub(crate) use events::read_events;
 pub(crate) use handlers::{letters, stat, stat_topics, topics};
+pub(crate) use rewind::Ordered;
 pub(crate) use serve::{HEAD_TIMEOUT, serve};
 pub(crate) use state::state_of;
 
@@ -38,6 +40,7 @@ pub(crate) fn router(node: &Node) -> Router {
         .route(paths::PAUSE, post(handlers::pause))
         .route(paths::RESUME, post(handlers::resume))
         .route(paths::SCALE, post(handlers::scale))
+        .route(paths::REWIND, post(rewind::rewind))
         .route(paths::INJECT, post(handlers::inject))
         .route(paths::PLAN, post(handlers::plan))
         .route(paths::APPLY, post(handlers::apply))

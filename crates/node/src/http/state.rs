@@ -39,6 +39,10 @@ pub(crate) async fn state_of(
 ) -> Result<StateAnswer, ApiError> {
     let service = service_of(pipeline, name)?;
     let (legend, signature) = legend_of(service)?;
+    if service.in_memory {
+        let message = format!("service `{name}` keeps its state in memory: what it keeps stands in no commit");
+        return Err(ApiError::new("state-in-memory", message).help("`state: {keep: local}` keeps it in the log"));
+    }
     let wanted = state_rows::Wanted {
         key: key_of(asked.key.as_deref(), &legend)?,
         partition: asked.partition,
@@ -66,7 +70,7 @@ pub(crate) async fn state_of(
 }
 
 /// A service of the pipeline by its name.
-pub(crate) fn service_of<'a>(pipeline: &'a Pipeline, name: &str) -> Result<&'a Service, ApiError> {
+pub(super) fn service_of<'a>(pipeline: &'a Pipeline, name: &str) -> Result<&'a Service, ApiError> {
     let found = pipeline.services.iter().find(|service| service.name.as_str() == name);
     found.ok_or_else(|| {
         let names = pipeline.services.iter().map(|service| service.name.as_str());

@@ -136,6 +136,7 @@ pub(super) fn service(settings: &ServiceSettings, input: &Schema, lookups: &Name
     optional(&mut d, "batch_max", settings.batch_max);
     optional(&mut d, "order", settings.order);
     optional(&mut d, "state.ttl", settings.state.as_ref().and_then(|s| s.ttl));
+    optional(&mut d, "state.keep", settings.state.as_ref().and_then(|s| s.keep.as_ref()).map(|keep| keep.value));
     optional(&mut d, "late", settings.late.as_ref().map(|late| late.value));
     d
 }

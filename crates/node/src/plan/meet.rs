@@ -98,6 +98,7 @@ impl Planner<'_> {
             inputs: vec![spec.name.clone()],
             aliases: BTreeMap::new(),
             late: Late::default(),
+            in_memory: false,
             check: None,
             rules: Vec::new(),
             query: None,

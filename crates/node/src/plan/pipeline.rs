@@ -123,6 +123,8 @@ pub struct Service {
     pub aliases: BTreeMap<Name, Name>,
     /// What happens to events that come too late for its windows.
     pub late: Late,
+    /// Whether its state is in memory alone.
+    pub in_memory: bool,
     /// The rules and what happens to events that break them.
     pub check: Option<(Arc<Rules>, Else)>,
     /// The rules' names and texts.

@@ -15,7 +15,9 @@ use super::graph::{letters_of, targets};
 use super::pipeline::Way;
 use super::topics::{Written, side_by_side};
 use super::{EventTime, Planner, Service, define};
-use crate::config::{LateSettings, OrderSettings, Otherwise, RouteSettings, ServiceSettings, Span, Spanned, Sql};
+use crate::config::{
+    KeepSettings, LateSettings, OrderSettings, Otherwise, RouteSettings, ServiceSettings, Span, Spanned, Sql,
+};
 use crate::diagnostic::{Diagnostic, did_you_mean};
 
 impl Planner<'_> {
@@ -112,6 +114,8 @@ impl Planner<'_> {
         }
         let timed = query.as_ref().is_some_and(Query::is_timed) || fold.as_ref().is_some_and(Fold::is_timed);
         let late = self.late(name, settings, timed, query.as_ref());
+        let stateful = fold.is_some() || query.as_ref().is_some_and(Query::is_stateful);
+        let in_memory = self.in_memory(name, settings, stateful, timed, &inputs);
         if let Some(query) = &query {
             self.updated(&name.value, outputs, query);
         }
@@ -123,6 +127,7 @@ impl Planner<'_> {
             inputs,
             aliases,
             late,
+            in_memory,
             check: rules.map(|r| (Arc::new(r), otherwise_of(otherwise))),
             rules: settings.check.iter().map(|(n, sql)| (n.value.clone(), sql.text.clone())).collect(),
             query: query.map(Arc::new),
@@ -142,6 +147,44 @@ impl Planner<'_> {
     }
 
     /// Only what waits for the end of a window can be late for it.
+    /// Whether the state is in memory alone, and what that means where it may surprise.
+    fn in_memory(
+        &mut self,
+        name: &Spanned<Name>,
+        settings: &ServiceSettings,
+        stateful: bool,
+        timed: bool,
+        inputs: &[Name],
+    ) -> bool {
+        let Some(state) = &settings.state else { return false };
+        let Some(keep) = state.keep.as_ref().filter(|keep| keep.value == KeepSettings::Memory) else { return false };
+        let name = &name.value;
+        if !stateful {
+            let message = format!("service `{name}` keeps nothing: what it does with an event depends on no other");
+            self.report(keep.span, Diagnostic::error("state-unused", message).label("leave `keep` out"));
+            return false;
+        }
+        if inputs.len() > 1 {
+            let message = format!("the state of service `{name}` may not come back quite as it was");
+            let note = "at a start its inputs are read again in the order in which their events came in, as far as their \
+                        times tell; what depends on which of two came first may differ";
+            let diagnostic = Diagnostic::warning("state-memory-order", message).note(note);
+            self.report(keep.span, diagnostic.label("keep it in the log (`keep: local`) where that matters"));
+        }
+        if state.ttl.is_none() && !timed {
+            let ages = inputs.iter().filter_map(|i| Some((i, self.topics.get(i)?.spec.retention.age?)));
+            let ages: Vec<String> = ages.map(|(topic, age)| format!("`{topic}` for {} s", age.as_secs())).collect();
+            if !ages.is_empty() {
+                let message = format!("after a start service `{name}` knows only what its inputs still keep");
+                let note = format!("events that were read are kept: {}", ages.join(", "));
+                let diagnostic = Diagnostic::warning("state-memory-retention", message).note(note);
+                let label = "give these topics `retention: forever`, bound the state with `ttl`, or keep it in the log";
+                self.report(keep.span, diagnostic.label(label));
+            }
+        }
+        true
+    }
+
     fn late(&mut self, name: &Spanned<Name>, settings: &ServiceSettings, timed: bool, query: Option<&Query>) -> Late {
         let Some(late) = &settings.late else { return Late::default() };
         // Where rows of a table are updated with each event, a late one is an event like others.

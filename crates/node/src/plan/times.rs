@@ -28,7 +28,9 @@ impl Planner<'_> {
                     silent.insert(way.topic.clone());
                 }
             }
-            times.push(inputs.map(|inputs| ServiceTime { inputs, outputs }));
+            let column = |topic: &Name| Some((topic.clone(), self.event_time(topic)?.to_owned()));
+            let columns = outputs.iter().filter_map(column).collect();
+            times.push(inputs.map(|inputs| ServiceTime { inputs, outputs, columns }));
         }
         for (service, time) in self.services.iter_mut().zip(times) {
             time.iter().for_each(|time| define::time(&mut service.definition, time));

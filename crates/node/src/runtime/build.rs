@@ -111,7 +111,7 @@ pub(crate) fn service(pipeline: &Pipeline, service: &Service, lookups: &BTreeMap
         lookups: service.lookups.iter().filter_map(|name| lookups.get(name).cloned()).collect(),
         late: service.late,
         time: service.time.clone(),
-        keep: Keep::Log,
+        keep: if service.in_memory { Keep::Memory } else { Keep::Log },
     }
 }
 

@@ -328,6 +328,8 @@ pub(crate) fn held_back(time: &TimeStatus) -> Option<HeldBack> {
 fn service_status(found: &millstream_service::Status, rates: &Rates) -> ServiceStatus {
     let counts = &found.counts;
     let (state, reason) = run_state(found.state.clone());
+    // What there is to know about tasks that work stands where reasons do.
+    let reason = reason.or_else(|| found.tasks.iter().find_map(|task| task.note.clone()));
     let outputs = counts.out_by_topic.iter();
     ServiceStatus {
         name: found.name.to_string(),

@@ -1,7 +1,10 @@
 //! State that is kept in the log: the changelog, the table topic `<service>.state`.
 //!
 //! The newest value of each key is enough, so compaction of the topic is the snapshot. What a batch changes is appended
-//! in the commit of that batch. The first row of a changelog, with the empty key, names the form of the state.
+//! in the commit of that batch.
+//!
+//! A row with the empty key begins the state anew: what stands before it is void, and is trimmed. Its value names the form
+//! of the state behind it; an empty one says that there is none yet, as [`void`] leaves it when a service is rewound.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +13,14 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::TimestampMicrosecondType;
 use arrow_array::{Array, ArrayRef, BinaryArray, RecordBatch, TimestampMicrosecondArray};
 use arrow_select::concat::concat;
-use millstream_event::{Batch, Column, ColumnType, Name, NameError, Schema, SchemaError, Stamp, TopicPartition};
+use millstream_event::{
+    Batch, Column, ColumnType, Name, NameError, Offset, Schema, SchemaError, Stamp, TopicPartition,
+};
 use millstream_flow::ChangeRows;
 use millstream_log::{Append, Read, Retention, TopicInfo, TopicKind, TopicSpec};
 
 use super::other_form;
-use crate::program::Program;
+use crate::program::{Program, Stateful};
 use crate::task::{Context, Fault};
 
 /// The name of a service's changelog.
@@ -58,23 +63,38 @@ pub(super) struct Changelog {
 
 impl Changelog {
     /// Reads the state back into a program.
-    pub(super) async fn open(program: &mut Program, signature: String, context: &Context) -> Result<Self, Fault> {
+    pub(super) async fn open(
+        work: Stateful<'_>,
+        program: &mut Program,
+        signature: String,
+        context: &Context,
+    ) -> Result<Self, Fault> {
         let service = &context.task.id.service;
         let name = topic_name(service).map_err(|e| Fault::Failed(e.to_string()))?;
         let gone = || Fault::Failed(format!("there is no topic `{name}`"));
         let topic = context.log.topic(&name).ok_or_else(gone)?;
         let mut changelog = Self { topic, signature, named: false };
+        let mut reading = Reading { work, program, begun: None, fits: true, used: false };
         let at = TopicPartition { topic: name, partition: context.task.id.partition };
         let start = context.log.start(&at).await.map_err(|e| Fault::log(&e))?;
         let mut reader = context.log.read(&at, start).map_err(|e| Fault::log(&e))?;
         while let Read::Batch(batch) = reader.next().await.map_err(|e| Fault::log(&e))? {
-            changelog.restore(program, &batch, service)?;
+            changelog.restore(&mut reading, &batch)?;
             tokio::task::yield_now().await;
+        }
+        if !reading.fits {
+            return Err(other_form(service));
+        }
+        if let Some(begun) = reading.begun.filter(|begun| *begun > start) {
+            // What is left behind costs space and time, and does no harm.
+            if let Err(error) = context.log.trim(&at, begun).await {
+                tracing::warn!(%service, %error, "state that is void stays in the changelog for now");
+            }
         }
         Ok(changelog)
     }
 
-    fn restore(&mut self, program: &mut Program, batch: &Batch, service: &Name) -> Result<(), Fault> {
+    fn restore(&mut self, reading: &mut Reading<'_>, batch: &Batch) -> Result<(), Fault> {
         let form =
             || Fault::Failed(format!("topic `{}` does not have the columns of a changelog", self.topic.spec.name));
         let bytes =
@@ -86,13 +106,16 @@ impl Changelog {
             let deleted = Stamp(stamps.value(row)).is_deleted();
             let value = (!deleted && values.is_valid(row)).then(|| values.value(row));
             match (keys.value(row), value) {
-                ([], signature) => {
-                    self.named = signature.is_some();
-                    if signature.is_some_and(|signature| signature != self.signature.as_bytes()) {
-                        return Err(other_form(service));
-                    }
+                ([], form) => {
+                    let form = form.filter(|form| !form.is_empty());
+                    self.named = form.is_some();
+                    reading.fits = form.is_none_or(|form| form == self.signature.as_bytes());
+                    reading.begun = Some(batch.offset(row));
+                    reading.begin()?;
                 }
-                (key, value) => program.restore(key, value).map_err(|e| Fault::Failed(e.to_string()))?,
+                // What was written by another program may yet be void.
+                _ if !reading.fits => {}
+                (key, value) => reading.take(key, value)?,
             }
         }
         Ok(())
@@ -125,4 +148,38 @@ impl Changelog {
         let stamps: ArrayRef = Arc::new(TimestampMicrosecondArray::from(stamps).with_timezone("+00:00"));
         RecordBatch::try_new(Arc::clone(self.topic.spec.schema.physical()), vec![keys, values, stamps])
     }
+}
+
+/// A changelog being read into a program.
+struct Reading<'p> {
+    work: Stateful<'p>,
+    program: &'p mut Program,
+    /// Where the state begins.
+    begun: Option<Offset>,
+    /// Whether the program keeps its state in the form that was read last.
+    fits: bool,
+    /// Whether the program was given anything.
+    used: bool,
+}
+
+impl Reading<'_> {
+    fn begin(&mut self) -> Result<(), Fault> {
+        if std::mem::take(&mut self.used) {
+            *self.program = self.work.open().map_err(|e| Fault::Failed(e.to_string()))?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Fault> {
+        self.used = true;
+        self.program.restore(key, value).map_err(|e| Fault::Failed(e.to_string()))
+    }
+}
+
+/// Rows that make what a changelog says so far void.
+pub(crate) fn void(now_us: i64) -> Result<RecordBatch, arrow_schema::ArrowError> {
+    let empty: &[u8] = &[];
+    let column = || -> ArrayRef { Arc::new(BinaryArray::from(vec![empty])) };
+    let stamps = TimestampMicrosecondArray::from(vec![Stamp::at(now_us).0]).with_timezone("+00:00");
+    RecordBatch::try_new(Arc::clone(schema().physical()), vec![column(), column(), Arc::new(stamps)])
 }

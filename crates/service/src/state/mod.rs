@@ -7,10 +7,12 @@
 //! With the rows the form of the state is kept. A program that keeps its state in another form does not go on with it.
 
 mod changelog;
+pub(crate) mod memory;
 
 use millstream_event::Name;
 use millstream_log::Append;
 
+pub(crate) use self::changelog::void;
 pub use self::changelog::{schema, topic, topic_name};
 
 use self::changelog::Changelog;
@@ -27,6 +29,8 @@ pub(crate) struct State {
 /// Where the state of a task is kept.
 enum Keeper {
     Changelog(Changelog),
+    /// Nowhere: it is built anew from the inputs (see [`memory`]).
+    Memory,
 }
 
 impl State {
@@ -34,7 +38,11 @@ impl State {
     pub(crate) async fn open(work: Stateful<'_>, keep: &Keep, context: &Context) -> Result<Self, Fault> {
         let mut program = work.open().map_err(|e| Fault::Failed(e.to_string()))?;
         let keeper = match keep {
-            Keep::Log => Keeper::Changelog(Changelog::open(&mut program, work.signature(), context).await?),
+            Keep::Log => {
+                memory::refuse(context).await?;
+                Keeper::Changelog(Changelog::open(work, &mut program, work.signature(), context).await?)
+            }
+            Keep::Memory => Keeper::Memory,
         };
         Ok(Self { program, keeper })
     }
@@ -44,6 +52,7 @@ impl State {
         let Some(changes) = self.program.changes() else { return Ok(None) };
         match &mut self.keeper {
             Keeper::Changelog(changelog) => changelog.append(&changes, context).map(Some),
+            Keeper::Memory => Ok(None),
         }
     }
 }
@@ -52,6 +61,7 @@ impl State {
 fn other_form(service: &Name) -> Fault {
     Fault::Failed(format!(
         "service `{service}` has stored state of another form: what it keeps was changed in its SQL or fold. Bring back \
-         what wrote it, or give the service another name to begin anew"
+         what wrote it, or build it anew from what its inputs keep: `millstream services rewind {service} --to start \
+         --outputs suppress` (or `append`, or a topic: whether results are given out again)"
     ))
 }

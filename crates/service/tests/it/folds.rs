@@ -16,7 +16,7 @@ use crate::bed::{Bed, Numbers, name, pass, schema};
 const EVENTS: &[(&str, &str)] = &[("k", "string"), ("n", "bigint!"), ("at", "timestamp")];
 const COUNTED: &[(&str, &str)] = &[("k", "string"), ("n", "bigint"), ("count", "bigint!")];
 
-fn pairs(of: &[(&str, &str)]) -> Vec<(String, String)> {
+pub(crate) fn pairs(of: &[(&str, &str)]) -> Vec<(String, String)> {
     of.iter().map(|(name, sql)| ((*name).to_owned(), (*sql).to_owned())).collect()
 }
 
@@ -25,7 +25,7 @@ fn action(set: &[(&str, &str)], emit: &[(&str, &str)]) -> FoldAction {
 }
 
 /// Counts the events of each key; those with a `n` that ends in 7 it does not take, on one that ends in 9 it fails.
-fn counter() -> FoldSpec {
+pub(crate) fn counter() -> FoldSpec {
     let emit = [("k", "k"), ("n", "n + 0 / (9 - n % 10)"), ("count", "state.count")];
     FoldSpec {
         key: vec!["k".to_owned()],
@@ -39,7 +39,7 @@ fn counter() -> FoldSpec {
     }
 }
 
-fn folding(mut def: ServiceDef, spec: &FoldSpec) -> ServiceDef {
+pub(crate) fn folding(mut def: ServiceDef, spec: &FoldSpec) -> ServiceDef {
     let mut catalog = Catalog::default();
     let input = def.inputs[0].clone();
     catalog.topics.insert(input.clone(), schema(EVENTS));
@@ -48,12 +48,12 @@ fn folding(mut def: ServiceDef, spec: &FoldSpec) -> ServiceDef {
     def
 }
 
-fn numbers(count: u64) -> Numbers {
+pub(crate) fn numbers(count: u64) -> Numbers {
     let make = |n: u64| json!({"k": format!("k{}", n % 13), "n": n, "at": format!("1970-01-01T{:02}:{:02}:{:02}Z", n / 3600, n / 60 % 60, n % 60)});
     Numbers { schema: schema(EVENTS), ..Numbers::new(count) }.making(move |n| make(n).to_string())
 }
 
-async fn topics(bed: &Bed) {
+pub(crate) async fn topics(bed: &Bed) {
     bed.topic("raw", EVENTS, &["k"], 3).await;
     bed.topic("out", COUNTED, &["k"], 3).await;
 }
@@ -126,7 +126,7 @@ async fn timers_run_when_event_time_reaches_them_and_the_last_at_the_end() {
         producers: vec![Producers { name: name("numbers"), tasks: 1, in_place: false }],
     };
     let mut def = folding(pass("quiet", "raw", "out"), &spec);
-    def.time = Some(ServiceTime { inputs: vec![input(name("raw"))], outputs: Vec::new() });
+    def.time = Some(ServiceTime { inputs: vec![input(name("raw"))], outputs: Vec::new(), columns: Default::default() });
     bed.runner.start_service(def).await.unwrap();
     let time =
         EventTimeDef { column: "at".to_owned(), max_out_of_orderness_us: 1_000_000, future_us: None, idle: None };

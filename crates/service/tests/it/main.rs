@@ -7,6 +7,7 @@ mod exactly_once;
 mod failures;
 mod folds;
 mod letters;
+mod rewind;
 mod steps;
 mod supervision;
 mod time;

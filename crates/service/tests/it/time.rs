@@ -59,7 +59,7 @@ fn input(topic: &str, producers: &[(&str, u32, bool)]) -> InputTime {
 
 /// A service that passes events on, with their time.
 fn timed(service: &str, from: InputTime, to: &str) -> ServiceDef {
-    let time = ServiceTime { inputs: vec![from.clone()], outputs: vec![name(to)] };
+    let time = ServiceTime { inputs: vec![from.clone()], outputs: vec![name(to)], columns: Default::default() };
     ServiceDef { time: Some(time), ..pass(service, from.topic.as_str(), to) }
 }
 
@@ -265,7 +265,11 @@ async fn a_restart_goes_on_with_what_was_promised() {
 
     let (bed, service) = start(keep()).await;
     reaches(&service, Watermark(489 * SECOND)).await;
-    let time = ServiceTime { inputs: vec![input("raw", &[("numbers", 1, false)])], outputs: vec![name("good")] };
+    let time = ServiceTime {
+        inputs: vec![input("raw", &[("numbers", 1, false)])],
+        outputs: vec![name("good")],
+        columns: Default::default(),
+    };
     let stored = time_of(bed.log.as_ref(), &name("pass"), &time, 3).await.unwrap();
     assert_eq!(watermark(stored), Some(Watermark(489 * SECOND)), "the log alone tells it too");
     count.store(600, Ordering::Release);
@@ -286,7 +290,7 @@ async fn of_several_inputs_the_least_counts_until_it_has_closed() {
     let inputs = vec![input("raw", &[("live", 1, false)]), input("other", &[("bounded", 1, false)])];
     let mut both = timed("both", inputs[0].clone(), "both");
     both.inputs = vec![name("raw"), name("other")];
-    both.time = Some(ServiceTime { inputs, outputs: vec![name("both")] });
+    both.time = Some(ServiceTime { inputs, outputs: vec![name("both")], columns: Default::default() });
     let both = bed.runner.start_service(both).await.unwrap();
     bed.runner.start_source(source("live", live, ten_seconds(), |n| event(n, n))).await.unwrap();
     until("all were read", async || both.counts().events_in == 100).await;

@@ -69,6 +69,19 @@ pub struct StateSettings {
     /// How long a key is remembered, by event time, where no window bounds it; with `late: update`, how long a window.
     #[schemars(with = "Option<String>")]
     pub ttl: Option<Duration>,
+    /// Where it is kept; default `local`.
+    #[schemars(with = "Option<KeepSettings>")]
+    pub keep: Option<Spanned<KeepSettings>>,
+}
+
+/// Where a service's state is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KeepSettings {
+    /// In the log, in the commit of the events that changed it.
+    Local,
+    /// In memory alone: at every start it is built anew from what the inputs keep.
+    Memory,
 }
 
 /// What becomes of an event that comes too late for a window.

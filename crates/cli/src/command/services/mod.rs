@@ -1,4 +1,6 @@
-//! `services`: how the services are doing; pause, resume and scale one of them.
+//! `services`: how the services are doing; pause, resume, scale and rewind one of them.
+
+mod rewind;
 
 use clap::Subcommand;
 use millstream_node::api::{
@@ -11,7 +13,7 @@ use crate::failure::Failure;
 use crate::target::TargetArgs;
 use crate::terminal::{Align, Out, Style, Table, count, duration, millis, rate};
 
-/// Show the services; pause, resume or scale one while the others go on
+/// Show the services; pause, resume, scale or rewind one while the others go on
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -40,12 +42,17 @@ enum Order {
         #[arg(value_parser = clap::value_parser!(u32).range(1..))]
         instances: u32,
     },
+    /// Let a service read again what it has read, with empty state
+    Rewind(rewind::Args),
 }
 
 pub(crate) async fn run(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
     let Some(order) = &args.order else {
         return list(&args.target, out).await;
     };
+    if let Order::Rewind(order) = order {
+        return rewind::run(order, &args.target, out).await;
+    }
     let client = args.target.node("this").await?;
     let (answer, already): (ServiceAnswer, &str) = match order {
         Order::Pause { name } => (client.post(&paths::fill(paths::PAUSE, name), &json!({})).await?, "paused"),
@@ -54,6 +61,7 @@ pub(crate) async fn run(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
             let request = ScaleRequest { instances: *instances };
             (client.post(&paths::fill(paths::SCALE, name), &request).await?, "so")
         }
+        Order::Rewind(_) => return Ok(Exit::Done),
     };
     if out.json {
         out.value(&answer)?;
