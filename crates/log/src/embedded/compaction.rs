@@ -55,6 +55,11 @@ impl Compaction {
         file.generation > 0 || self.running.as_ref().is_some_and(merged)
     }
 
+    /// Whether files of a partition are being merged: none of them may go meanwhile, also where all of it was trimmed.
+    pub(super) fn merges(&self, partition: &Arc<Partition>) -> bool {
+        self.running.as_ref().is_some_and(|running| Arc::ptr_eq(&running.partition, partition))
+    }
+
     /// Waits for the thread, which ends soon when the log does.
     pub(super) fn end(&mut self) {
         if let Some(running) = self.running.take()

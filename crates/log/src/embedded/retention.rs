@@ -96,7 +96,7 @@ impl Settler {
         let mut next = None;
         let mut removed = Vec::new();
         for topic in &topics {
-            for partition in &topic.partitions {
+            for partition in topic.partitions.iter().filter(|partition| !self.compaction.merges(partition)) {
                 let number = partition.at.partition.0;
                 let limits = limits(&self.shared, topic, number);
                 let mut contents = partition.contents.lock();
