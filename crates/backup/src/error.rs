@@ -45,6 +45,19 @@ pub enum Error {
         /// The store.
         place: String,
     },
+    /// There is more than one log whose newest backup could be meant.
+    #[error(
+        "there are backups of {} logs of pipeline `{pipeline}` in {place}: one of them was perhaps begun anew before the other was restored; say which with `--log`, or when with `--at`:{}",
+        logs.len(), logs.concat()
+    )]
+    SeveralLogs {
+        /// The pipeline.
+        pipeline: String,
+        /// The store.
+        place: String,
+        /// Each log's newest backup, a line each.
+        logs: Vec<String>,
+    },
     /// Restoring would write over something.
     #[error("{} is not empty: it has {found}; move it away or remove it, then restore again", dir.display())]
     Used {
@@ -88,6 +101,17 @@ pub enum Error {
         path: PathBuf,
         /// The system's words.
         reason: String,
+    },
+    /// Somebody else backs this log up now.
+    #[error(
+        "another process backs this log up to {place} since {}: a copy of this directory, or one restored from there; nothing was changed. Stop it, or give one of them another `to`; then `millstream state snapshot` here takes the place back, and so does a restart",
+        since.format("%Y-%m-%dT%H:%M:%SZ")
+    )]
+    TakenOver {
+        /// The store.
+        place: String,
+        /// Since when.
+        since: chrono::DateTime<chrono::Utc>,
     },
     /// A thread of ours ended before its work.
     #[error("reading the log ended early: {0}")]

@@ -9,7 +9,8 @@
 //!   there. A round that ends half-way leaves the earlier manifests as they were.
 //! - An object that a kept manifest names is not removed; nor is anything of a log with another number, so that a
 //!   pipeline that was started anew by mistake does not push the copies of the lost one out.
-//! - One log at a time is copied to one place.
+//! - One process at a time copies a log to a place. Who begins takes it over; who is taken over from says so with every
+//!   further round, and changes nothing.
 //!
 //! What this crate is *not*: it knows nothing of services, of schedules, or of what the files hold beyond what
 //! [`millstream_log::backup`] says.
@@ -17,6 +18,7 @@
 mod cover;
 mod error;
 mod manifest;
+mod owner;
 mod restore;
 mod round;
 mod seen;

@@ -5,6 +5,7 @@
 //! 3. The log there is verified, every byte of it.
 //! 4. The directory gets its name. Whatever ends before, nothing half is left under that name.
 
+use std::collections::BTreeMap;
 use std::io::{Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -18,6 +19,8 @@ use crate::{Error, Store};
 
 /// How many objects are read at a time; each is in memory meanwhile.
 const READS_MAX: usize = 4;
+/// As many digits of a log's number are shown.
+const LOG_DIGITS: usize = 8;
 /// How many names in a directory a refusal tells.
 const NAMES_MAX: usize = 5;
 
@@ -46,7 +49,9 @@ pub async fn list(store: &Store, pipeline: &str) -> Result<Vec<Chosen>, Error> {
     let folder = store.folder(pipeline);
     let mut found = Vec::new();
     for (path, _) in folder.list(FOLDER).await? {
-        match Manifest::decode(&path, store.shown(), &folder.get(&path).await?) {
+        // One that went since it was listed is not there.
+        let Some(bytes) = folder.find(&path).await? else { continue };
+        match Manifest::decode(&path, store.shown(), &bytes) {
             Ok(manifest) => {
                 let name = path.strip_prefix(FOLDER).map_or(path.as_str(), |name| name.trim_start_matches('/'));
                 found.push(Chosen { name: name.to_owned(), manifest });
@@ -57,15 +62,34 @@ pub async fn list(store: &Store, pipeline: &str) -> Result<Vec<Chosen>, Error> {
     Ok(found)
 }
 
-/// The newest backup of a pipeline, or the newest not after a time in microseconds since 1970.
-pub async fn choose(store: &Store, pipeline: &str, at_us: Option<i64>) -> Result<Chosen, Error> {
+/// The newest backup of a pipeline, or the newest not after a time in microseconds since 1970; of the logs whose number
+/// begins with `log`, where that is given.
+///
+/// # Errors
+/// [`Error::Nothing`]; [`Error::SeveralLogs`] where neither a time nor a log says which of several logs is meant: one that
+/// was begun anew by mistake, instead of restoring the lost one, would have the newest.
+pub async fn choose(store: &Store, pipeline: &str, at_us: Option<i64>, log: Option<&str>) -> Result<Chosen, Error> {
     let mut all = list(store, pipeline).await?;
+    all.retain(|chosen| log.is_none_or(|log| chosen.manifest.log.starts_with(log)));
     all.retain(|chosen| at_us.is_none_or(|at| chosen.manifest.time_us <= at));
+    let newest: BTreeMap<&str, &Chosen> = all.iter().map(|chosen| (chosen.manifest.log.as_str(), chosen)).collect();
+    if newest.len() > 1 && at_us.is_none() {
+        let (pipeline, place) = (pipeline.to_owned(), store.shown().to_owned());
+        return Err(Error::SeveralLogs { pipeline, place, logs: newest.into_values().map(line).collect() });
+    }
     all.pop().ok_or_else(|| {
         let when = at_us.and_then(chrono::DateTime::from_timestamp_micros);
         let when = when.map_or(String::new(), |at| format!("before {} ", at.format("%Y-%m-%dT%H:%M:%SZ")));
         Error::Nothing { pipeline: pipeline.to_owned(), when, place: store.shown().to_owned() }
     })
+}
+
+/// A log's newest backup, in a line of a message.
+fn line(chosen: &Chosen) -> String {
+    let manifest = &chosen.manifest;
+    let at = chrono::DateTime::from_timestamp_micros(manifest.time_us).unwrap_or_default();
+    let (log, at) = (manifest.log.get(..LOG_DIGITS).unwrap_or(&manifest.log), at.format("%Y-%m-%dT%H:%M:%SZ"));
+    format!("\n  --log {log}: the newest of {at}, {} bytes, {} positions", manifest.bytes(), manifest.positions)
 }
 
 /// Refuses a directory in which something is.

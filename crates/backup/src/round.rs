@@ -7,11 +7,14 @@ use millstream_log::backup::{CHECKPOINT, Image, Source, Step};
 
 use crate::cover::cover;
 use crate::manifest::{DATA, FOLDER, Manifest, ManifestFile, Piece};
+use crate::owner::Owner;
 use crate::seen::Seen;
 use crate::{Error, Store};
 
 /// How many objects are written at a time; each is in memory meanwhile.
 const WRITES_MAX: usize = 4;
+/// After so many rounds all objects are listed again, to see that they are there.
+const LIST_AFTER: u32 = 30;
 /// How often a round takes a new image because the log was settled meanwhile.
 const TRIES_MAX: usize = 20;
 
@@ -25,8 +28,11 @@ pub struct Backup {
     source: Arc<Source>,
     pipeline: String,
     keep: usize,
-    /// What the place has; looked at anew after a round that failed.
+    owner: Owner,
+    /// What the place has; looked at anew after a round that failed, and now and then.
     seen: Option<Seen>,
+    /// Rounds since that was listed.
+    listed: u32,
 }
 
 /// What a round did.
@@ -57,32 +63,48 @@ impl Backup {
     /// Copies the log of `source` below `store`, in a folder of the pipeline's own, and keeps the newest `keep` backups.
     pub fn new(store: &Store, source: Source, pipeline: &str, keep: usize) -> Self {
         let (store, pipeline) = (store.folder(pipeline), pipeline.to_owned());
-        Self { store, source: Arc::new(source), pipeline, keep, seen: None }
+        Self { store, source: Arc::new(source), pipeline, keep, owner: Owner::new(), seen: None, listed: 0 }
+    }
+
+    /// Lets the next round take the place over again, from whoever backs the same log up there. The first round does so
+    /// anyway.
+    pub fn take_over(&mut self) {
+        self.owner.take_over();
     }
 
     /// Copies what is new. `beside` are files to lie beside the log, `now_us` the time of day.
     ///
     /// # Errors
     /// Whatever the store or the log refuses; what was backed up before stays as it is, and the next round goes on.
+    /// [`Error::TakenOver`] where another process backs the same log up to this place since, until [`Backup::take_over`].
     pub async fn round(&mut self, beside: Vec<Beside>, now_us: i64) -> Result<Done, Error> {
-        let mut seen = self.seen.take();
+        self.listed += 1;
+        let mut seen = self.seen.take().filter(|_| self.listed < LIST_AFTER);
         let done = self.try_round(&mut seen, beside, now_us).await?;
         self.seen = seen.filter(|seen| !seen.stale);
         Ok(done)
     }
 
-    async fn try_round(&self, seen: &mut Option<Seen>, beside: Vec<Beside>, now_us: i64) -> Result<Done, Error> {
+    async fn try_round(&mut self, seen: &mut Option<Seen>, beside: Vec<Beside>, now_us: i64) -> Result<Done, Error> {
         let mut written = Written::default();
         for _ in 0..TRIES_MAX {
             let source = Arc::clone(&self.source);
             let image = Arc::new(blocking(move || source.image()).await?);
             let log = format!("{:032x}", image.log);
-            let seen = match &mut *seen {
+            if self.owner.begin(&self.store, &log, now_us).await? {
+                *seen = None;
+            }
+            if seen.is_none() {
+                self.listed = 0;
+            }
+            let known = match &mut *seen {
                 Some(seen) => seen,
                 none => none.insert(self.look(&log).await?),
             };
-            if let Some(files) = self.copy(&image, &log, seen, &beside, &mut written).await? {
-                return self.say(&image, seen, files, now_us, &written).await;
+            let Some(files) = self.copy(&image, &log, known, &beside, &mut written).await? else { continue };
+            match self.say(&image, known, files, now_us, &written).await? {
+                Some(done) => return Ok(done),
+                None => *seen = None,
             }
         }
         Err(Error::Outrun(TRIES_MAX))
@@ -192,7 +214,7 @@ impl Backup {
         Ok(Piece { from: 0, to: len, mark: crc, crc, object })
     }
 
-    /// Writes the manifest, and removes what is older than what is kept.
+    /// Writes the manifest, and removes what is older than what is kept. `None` where the place is not as it was seen.
     async fn say(
         &self,
         image: &Image,
@@ -200,21 +222,32 @@ impl Backup {
         files: Vec<ManifestFile>,
         now_us: i64,
         written: &Written,
-    ) -> Result<Done, Error> {
+    ) -> Result<Option<Done>, Error> {
         let mut manifest = Manifest::new(&self.pipeline, image.log, now_us, image.group, image.positions);
         manifest.files = files;
         let before = seen.newest(&manifest.log);
         let unchanged = before.filter(|before| before.files == manifest.files).cloned();
         if let Some(before) = unchanged {
-            return Ok(done(&before, written));
+            return Ok(Some(done(&before, written)));
         }
         // A clock that was set back must not make an older backup the newest.
         if let Some(before) = before {
             manifest.time_us = manifest.time_us.max(before.time_us + 1);
         }
+        if !seen.is_current(&self.store).await? {
+            return Ok(None);
+        }
         let name = format!("{FOLDER}/{}", manifest.name());
         let json = serde_json::to_vec(&manifest).map_err(|e| Error::Ended(e.to_string()))?;
+        self.owner.check(&self.store, &manifest.log).await?;
         self.store.put(&name, json).await?;
+        // Who has taken the place over before it was there does not know it, and may remove what it needs.
+        if let Err(error) = self.owner.check(&self.store, &manifest.log).await {
+            if matches!(error, Error::TakenOver { .. }) {
+                self.store.remove(&name).await?;
+            }
+            return Err(error);
+        }
         let done = done(&manifest, written);
         seen.manifests.insert(name, manifest);
         let log = format!("{:032x}", image.log);
@@ -222,7 +255,7 @@ impl Backup {
             tracing::warn!(%error, "older backups are not removed; the next round tries again");
             seen.stale = true;
         }
-        Ok(done)
+        Ok(Some(done))
     }
 }
 

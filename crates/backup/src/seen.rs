@@ -1,6 +1,6 @@
 //! What the store has: manifests, and the objects that are really there.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::manifest::{DATA, FOLDER, Manifest, Piece};
 use crate::{Error, Store};
@@ -10,10 +10,12 @@ use crate::{Error, Store};
 pub(crate) struct Seen {
     /// By name, so in the order of time.
     pub(crate) manifests: BTreeMap<String, Manifest>,
-    /// Objects of this log, with their lengths.
+    /// Objects of this log that some manifest needs or this process has written, with their lengths.
     present: HashMap<String, u64>,
-    /// Whether there are manifests that cannot be read: then nothing is known to be needless.
-    unread: bool,
+    /// Objects of this log that nothing needs. Whoever left them may be about to remove them: they are not relied on.
+    needless: HashSet<String>,
+    /// Manifests that cannot be read: where there are any, nothing is known to be needless.
+    unread: BTreeSet<String>,
     /// Whether it must be looked at anew.
     pub(crate) stale: bool,
 }
@@ -23,18 +25,36 @@ impl Seen {
     pub(crate) async fn load(store: &Store, log: &str) -> Result<Self, Error> {
         let mut seen = Self::default();
         for (name, _) in store.list(FOLDER).await? {
-            match Manifest::decode(&name, store.shown(), &store.get(&name).await?) {
+            // One that went since it was listed is not there.
+            let Some(bytes) = store.find(&name).await? else { continue };
+            match Manifest::decode(&name, store.shown(), &bytes) {
                 Ok(manifest) => {
                     seen.manifests.insert(name, manifest);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a backup cannot be read; nothing is removed beside it");
-                    seen.unread = true;
+                    seen.unread.insert(name);
                 }
             }
         }
-        seen.present = store.list(&format!("{DATA}/{log}")).await?.into_iter().collect();
+        let listed = store.list(&format!("{DATA}/{log}")).await?;
+        let needed: HashSet<&str> = seen.manifests.values().flat_map(Manifest::objects).collect();
+        for (object, len) in listed {
+            if needed.contains(object.as_str()) {
+                seen.present.insert(object, len);
+            } else {
+                seen.needless.insert(object);
+            }
+        }
         Ok(seen)
+    }
+
+    /// Whether the place has the manifests that are known and no others.
+    pub(crate) async fn is_current(&self, store: &Store) -> Result<bool, Error> {
+        let listed = store.list(FOLDER).await?;
+        let known = |name: &String| self.manifests.contains_key(name) || self.unread.contains(name);
+        let all = self.manifests.len() + self.unread.len();
+        Ok(listed.len() == all && listed.iter().all(|(name, _)| known(name)))
     }
 
     /// The newest backup of this log.
@@ -55,6 +75,7 @@ impl Seen {
     }
 
     pub(crate) fn add(&mut self, object: &str, bytes: u64) {
+        self.needless.remove(object);
         self.present.insert(object.to_owned(), bytes);
     }
 
@@ -66,15 +87,16 @@ impl Seen {
             store.remove(name).await?;
             self.manifests.remove(name);
         }
-        if self.unread {
+        if !self.unread.is_empty() {
             return Ok(());
         }
         let needed: HashSet<&str> = self.manifests.values().flat_map(Manifest::objects).collect();
-        let needless: Vec<String> =
-            self.present.keys().filter(|object| !needed.contains(object.as_str())).cloned().collect();
+        let unnamed = self.present.keys().filter(|object| !needed.contains(object.as_str()));
+        let needless: Vec<String> = unnamed.chain(&self.needless).cloned().collect();
         for object in needless {
             store.remove(&object).await?;
             self.present.remove(&object);
+            self.needless.remove(&object);
         }
         Ok(())
     }

@@ -106,7 +106,8 @@ impl Store {
             let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
             made.map_err(io_error("making", &path))?;
         }
-        let opened = LocalFileSystem::new_with_prefix(&path);
+        // Folders go with their last object: a log makes new ones without end.
+        let opened = LocalFileSystem::new_with_prefix(&path).map(|files| files.with_automatic_cleanup(true));
         let inner = opened.map_err(|e| Error::Place { to: place.to.clone(), why: e.to_string() })?;
         let path = path.canonicalize().map_err(io_error("opening", &path))?;
         Ok(Self { inner: Arc::new(inner), folder: Path::default(), directory: Some(path), shown: place.to.clone() })
@@ -200,6 +201,16 @@ impl Store {
         let path = self.path(name);
         let found = async { self.inner.get(&path).await?.bytes().await }.await;
         found.map(|bytes| bytes.to_vec()).map_err(|e| self.failed("reading", name, &e))
+    }
+
+    /// Reads an object that may not be there, or no longer.
+    pub(crate) async fn find(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        let path = self.path(name);
+        match async { self.inner.get(&path).await?.bytes().await }.await {
+            Ok(bytes) => Ok(Some(bytes.to_vec())),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(self.failed("reading", name, &e)),
+        }
     }
 
     /// Removes an object; one that is not there is removed.

@@ -62,11 +62,12 @@ pub async fn list(loaded: Option<&Loaded>, from: Option<&str>) -> Result<Vec<Bac
 }
 
 /// Makes the pipeline's data directory, which must be empty, out of its newest backup, or of the newest one not after
-/// `at_us`. `progress` is told the bytes fetched so far, and of how many.
+/// `at_us`, of the logs whose number begins with `log`. `progress` is told the bytes fetched so far, and of how many.
 pub async fn restore(
     loaded: &Loaded,
     from: Option<&str>,
     at_us: Option<i64>,
+    log: Option<&str>,
     progress: impl Fn(u64, u64),
 ) -> Result<RestoreReport, ApiError> {
     let dir: &Path = &loaded.config.log.embedded.dir;
@@ -75,7 +76,7 @@ pub async fn restore(
     millstream_backup::refuse_if_used(dir).map_err(|e| backup_error(&e))?;
     let store = open(&place, false)?;
     let pipeline = loaded.config.pipeline.value.as_str();
-    let chosen = choose(&store, pipeline, at_us).await.map_err(|e| backup_error(&e))?;
+    let chosen = choose(&store, pipeline, at_us, log).await.map_err(|e| backup_error(&e))?;
     let all = chosen.manifest.bytes();
     let done = restore_backup(&store, &chosen, dir, |bytes| progress(bytes, all)).await;
     let done = done.map_err(|e| backup_error(&e))?;

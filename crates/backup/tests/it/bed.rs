@@ -14,7 +14,9 @@ use millstream_backup::{Backup, Done, Error, Place, Store, choose, restore};
 pub(crate) const NAME: &str = "counting";
 
 pub(crate) struct Bed {
-    pub(crate) dir: tempfile::TempDir,
+    /// Goes with it.
+    _own: Option<tempfile::TempDir>,
+    pub(crate) root: PathBuf,
     pub(crate) store: Store,
     clock: AtomicI64,
 }
@@ -41,11 +43,17 @@ impl Bed {
 
     pub(crate) fn at(dir: tempfile::TempDir, place: &Place) -> Self {
         let store = Store::open(place, true).unwrap();
-        Self { dir, store, clock: AtomicI64::new(1_800_000_000_000_000) }
+        Self { root: dir.path().to_owned(), _own: Some(dir), store, clock: AtomicI64::new(1_800_000_000_000_000) }
+    }
+
+    /// The bed of another process.
+    pub(crate) fn below(root: &Path) -> Self {
+        let store = Store::open(&Place::new(format!("file://{}", root.join("store").display())), true).unwrap();
+        Self { _own: None, root: root.to_owned(), store, clock: AtomicI64::new(1_800_000_000_000_000) }
     }
 
     pub(crate) fn data(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.root.join(name)
     }
 
     pub(crate) async fn open(&self, name: &str) -> Open {
@@ -67,13 +75,24 @@ impl Bed {
 
     /// Restores, opens, and answers how many numbers there are.
     pub(crate) async fn restored(&self, at_us: Option<i64>, name: &str) -> Result<u64, Error> {
-        let chosen = choose(&self.store, NAME, at_us).await?;
+        let chosen = choose(&self.store, NAME, at_us, None).await?;
         let told = restore(&self.store, &chosen, &self.data(name), |_| {}).await?;
         assert_eq!(std::fs::read(self.data(name).join("paused.json")).unwrap(), b"[]");
         let open = self.open(name).await;
         let count = open.count().await;
         assert_eq!(told.events, count);
         Ok(count)
+    }
+
+    /// All folders of a directory store.
+    pub(crate) fn folders(&self) -> Vec<PathBuf> {
+        let (mut at, mut found) = (0, vec![self.data("store")]);
+        while let Some(dir) = found.get(at).cloned() {
+            let entries = std::fs::read_dir(dir).unwrap().flatten();
+            found.extend(entries.filter(|entry| entry.file_type().unwrap().is_dir()).map(|entry| entry.path()));
+            at += 1;
+        }
+        found
     }
 
     /// All files of a directory store.

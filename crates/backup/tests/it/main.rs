@@ -9,6 +9,7 @@
 )]
 
 mod bed;
+mod owners;
 mod restoring;
 mod rounds;
 #[cfg(feature = "s3")]

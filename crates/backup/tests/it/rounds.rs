@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io::{Seek as _, Write as _};
 
 use millstream_backup::log::backup::Source;
-use millstream_backup::{Error, list};
+use millstream_backup::{Error, choose, list};
 
 use crate::bed::{Bed, NAME};
 
@@ -48,6 +48,8 @@ async fn the_newest_backups_are_kept_and_what_only_others_needed_goes() {
     let there: HashSet<&str> = there.iter().map(|p| p.strip_prefix(&root).unwrap().to_str().unwrap()).collect();
     let objects: HashSet<&str> = there.iter().copied().filter(|p| p.starts_with("data/")).collect();
     assert_eq!(objects, named);
+    let folders = bed.folders();
+    assert!(folders.iter().all(|folder| std::fs::read_dir(folder).unwrap().count() > 0), "empty: {folders:?}");
     for (at, commits) in [(times[4], 300), (times[5], 360)] {
         assert_eq!(bed.restored(Some(at), &format!("at{at}")).await.unwrap(), commits * 50);
     }
@@ -111,7 +113,20 @@ async fn a_log_that_was_begun_anew_does_not_push_out_the_backups_of_the_one_befo
     }
     assert_eq!(list(&bed.store, NAME).await.unwrap().len(), 2);
     assert_eq!(bed.restored(Some(before.time_us), "back").await.unwrap(), 500);
-    assert_eq!(bed.restored(None, "newest").await.unwrap(), 150);
+    // The newest one of all is not meant silently.
+    let error = bed.restored(None, "newest").await.unwrap_err();
+    assert!(matches!(&error, Error::SeveralLogs { logs, .. } if logs.len() == 2), "{error}");
+    let logs: HashSet<String> =
+        list(&bed.store, NAME).await.unwrap().into_iter().map(|chosen| chosen.manifest.log).collect();
+    let mut times = HashSet::new();
+    for log in logs {
+        assert!(error.to_string().contains(&format!("--log {}", &log[..8])), "{error}");
+        let chosen = choose(&bed.store, NAME, None, Some(&log[..8])).await.unwrap();
+        assert_eq!(chosen.manifest.log, log);
+        times.insert(chosen.manifest.time_us);
+    }
+    assert!(times.contains(&before.time_us) && times.len() == 2);
+    assert!(matches!(choose(&bed.store, NAME, None, Some("x")).await, Err(Error::Nothing { .. })));
 }
 
 #[tokio::test]

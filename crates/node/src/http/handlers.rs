@@ -22,6 +22,7 @@ use crate::api::{
     Snapshot, Status, Topic, Topics, codes,
 };
 use crate::plan::Pipeline;
+use crate::runtime::backups::Claim;
 use crate::runtime::{log_error, log_state, service_error};
 
 /// How long an order may take to show before its caller is answered all the same.
@@ -370,9 +371,9 @@ fn result(answer: Answer, select: &Select, done: LetterOutcome) -> LettersResult
     LettersResult { done: answer.done, refused: answer.refused, answers }
 }
 
-/// One round of the backup, now.
+/// One round of the backup, now; takes the place over from another process that backs this log up there.
 pub(super) async fn snapshot(State(node): State<Node>) -> Answered<Snapshot> {
-    Ok(Json(node.inner.back_up().await?))
+    Ok(Json(node.inner.back_up(Claim::Anew).await?))
 }
 
 pub(super) async fn log_stat(State(node): State<Node>) -> Answered<LogStat> {

@@ -16,6 +16,8 @@ use crate::config::BackupSettings;
 
 /// How often to look whether a round is due.
 const LOOK: Duration = Duration::from_millis(50);
+/// How soon a round that failed is tried again, where rounds are not made more often anyway.
+const RETRY: Duration = Duration::from_secs(10);
 /// How long the last round may take.
 pub(crate) const LAST_WITHIN: Duration = Duration::from_secs(30);
 /// What lies beside the log and belongs to a backup.
@@ -49,28 +51,47 @@ struct Standing {
 /// Makes backups until the node is gone, as the file that runs says.
 pub(crate) async fn run(node: Weak<Inner>) {
     let mut begun: Option<Instant> = None;
+    let mut failed = 0;
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         look.tick().await;
         let Some(inner) = node.upgrade() else { return };
         let Some(settings) = inner.view().loaded.config.state.backup.clone() else { continue };
-        if begun.is_none_or(|begun| begun.elapsed() >= settings.every) {
+        if begun.is_none_or(|begun| begun.elapsed() >= pause(settings.every, failed)) {
             begun = Some(Instant::now());
             // It is told; the next round is the next attempt.
-            drop(inner.back_up().await);
+            failed = if inner.back_up(Claim::Kept).await.is_ok() { 0 } else { failed + 1 };
         }
     }
 }
 
+/// How long from a round's beginning to the next one's, when so many have failed one after the other: at first soon, so that
+/// little more than `every` is not copied.
+fn pause(every: Duration, failed: u32) -> Duration {
+    match failed {
+        0 => every,
+        n => RETRY.saturating_mul(2u32.saturating_pow(n - 1)).min(every),
+    }
+}
+
+/// What a round does where another process backs up the same log to the same place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// It fails, unless it is the first one of this process.
+    Kept,
+    /// It takes the place over: somebody asked for the round.
+    Anew,
+}
+
 impl Inner {
     /// One round now.
-    pub(crate) async fn back_up(&self) -> Result<Snapshot, ApiError> {
+    pub(crate) async fn back_up(&self, claim: Claim) -> Result<Snapshot, ApiError> {
         let view = self.view();
         let config = &view.loaded.config;
         let settings = config.state.backup.clone().ok_or_else(unset)?;
         let mut open = self.backups.open.lock().await;
-        let done = self.round(&mut open, &settings, config.pipeline.value.as_str()).await;
+        let done = self.round(&mut open, &settings, config.pipeline.value.as_str(), claim).await;
         let mut standing = self.backups.standing.lock();
         standing.rounds += 1;
         match done {
@@ -95,6 +116,7 @@ impl Inner {
         open: &mut Option<Open>,
         settings: &BackupSettings,
         pipeline: &str,
+        claim: Claim,
     ) -> Result<Done, millstream_backup::Error> {
         let (beside, now) = (beside(&self.view().loaded.config.log.embedded.dir)?, now_us());
         let (place, keep) = (settings.place(None), settings.keep);
@@ -105,7 +127,11 @@ impl Inner {
                 Open { backup: Backup::new(&store, Source::of(&self.log), pipeline, keep), place, keep }
             }
         };
-        open.insert(current).backup.round(beside, now).await
+        let backup = &mut open.insert(current).backup;
+        if claim == Claim::Anew {
+            backup.take_over();
+        }
+        backup.round(beside, now).await
     }
 
     /// The last round of a pipeline that stops in order; nothing is committed any more.
@@ -113,7 +139,7 @@ impl Inner {
         if self.view().loaded.config.state.backup.is_none() {
             return;
         }
-        if tokio::time::timeout(LAST_WITHIN, self.back_up()).await.is_err() {
+        if tokio::time::timeout(LAST_WITHIN, self.back_up(Claim::Kept)).await.is_err() {
             tracing::warn!(
                 within_s = LAST_WITHIN.as_secs(),
                 "the last backup did not end in time; the one before it is whole"
@@ -182,5 +208,19 @@ pub(crate) fn backup_error(error: &millstream_backup::Error) -> ApiError {
         Error::Nothing { .. } => ApiError::new("backup-missing", error.to_string()),
         Error::Damaged { .. } | Error::Unsound { .. } => ApiError::new("backup-damaged", error.to_string()),
         _ => ApiError::new(codes::BACKUP_FAILED, error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_round_is_tried_again_soon_and_then_less_often() {
+        let minute = Duration::from_secs(60);
+        let pauses: Vec<u64> = (0..6).map(|failed| pause(minute, failed).as_secs()).collect();
+        assert_eq!(pauses, [60, 10, 20, 40, 60, 60]);
+        let second = Duration::from_secs(1);
+        assert!((0..100).all(|failed| pause(second, failed) == second));
     }
 }

@@ -50,6 +50,9 @@ enum Command {
         /// The newest backup that is not later than this, such as 2026-01-31T12:00:00Z
         #[arg(long, value_name = "TIME", default_value = "latest", value_parser = at)]
         at: At,
+        /// Of the log whose number begins so (`state list` shows it), where there are backups of several
+        #[arg(long, value_name = "PREFIX")]
+        log: Option<String>,
         #[command(flatten)]
         pipeline: PipelineArg,
     },
@@ -97,10 +100,11 @@ pub(crate) async fn run(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
             print_list(&found, out)?;
         }
         Command::Show(show) => show::run(show, args.address.as_deref(), out).await?,
-        Command::Restore { from, at, pipeline } => {
+        Command::Restore { from, at, log, pipeline } => {
             let loaded = Config::load(&pipeline.pipeline)?;
             let progress = Progress::new();
-            let report = backups::restore(&loaded, from.as_deref(), at.0, |done, all| progress.tell(done, all)).await;
+            let tell = |done, all| progress.tell(done, all);
+            let report = backups::restore(&loaded, from.as_deref(), at.0, log.as_deref(), tell).await;
             progress.end();
             print_restore(&report?, out)?;
         }
