@@ -1,17 +1,19 @@
 //! From a backup to a directory in which the log opens.
 //!
-//! 1. The directory must be empty, or not be there.
-//! 2. All objects are written to a directory beside it, each compared with its length and checksum; synced.
+//! 1. The directory must be empty, or not be there. `lost+found` does not count: it may be where a disk is mounted.
+//! 2. All objects are written to a directory in it, each compared with its length and checksum; synced.
 //! 3. The log there is verified, every byte of it.
-//! 4. The directory gets its name. Whatever ends before, nothing half is left under that name.
+//! 4. What is in it moves up, the checkpoint last: without that nobody takes the directory for a log, and the next restore
+//!    knows that one did not end.
 
 use std::collections::BTreeMap;
 use std::io::{Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use millstream_log::EmbeddedOptions;
+use millstream_log::backup::CHECKPOINT;
 
 use crate::error::io_error;
 use crate::manifest::{FOLDER, Manifest, Piece};
@@ -19,6 +21,12 @@ use crate::{Error, Store};
 
 /// How many objects are read at a time; each is in memory meanwhile.
 const READS_MAX: usize = 4;
+/// What a file system makes by itself.
+const LOST_AND_FOUND: &str = "lost+found";
+/// Where a directory is put together: in its place, which may be a disk's.
+const RESTORING: &str = ".restoring";
+/// The names that are moved up.
+const MOVING: &str = ".restoring-moves";
 /// As many digits of a log's number are shown.
 const LOG_DIGITS: usize = 8;
 /// How many names in a directory a refusal tells.
@@ -99,8 +107,10 @@ pub fn refuse_if_used(dir: &Path) -> Result<(), Error> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(io_error("reading", dir)(e)),
     };
-    let mut names: Vec<String> =
-        entries.flatten().map(|entry| format!("`{}`", entry.file_name().to_string_lossy())).collect();
+    let unfinished = is_unfinished(dir);
+    let counts = |name: &String| name != LOST_AND_FOUND && name != RESTORING && !unfinished;
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(counts);
+    let mut names: Vec<String> = names.map(|name| format!("`{name}`")).collect();
     if names.is_empty() {
         return Ok(());
     }
@@ -115,35 +125,84 @@ pub fn refuse_if_used(dir: &Path) -> Result<(), Error> {
 pub async fn restore(store: &Store, chosen: &Chosen, dir: &Path, progress: impl Fn(u64)) -> Result<Restored, Error> {
     refuse_if_used(dir)?;
     let dir = std::path::absolute(dir).map_err(io_error("finding", dir))?;
-    let beside = beside(&dir);
-    // Of a restore that did not end.
-    match std::fs::remove_dir_all(&beside) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io_error("removing", &beside)(e)),
-        _ => {}
-    }
-    for part in ["", "journal", "topics"] {
-        make_dir(&beside.join(part))?;
-    }
-    let restored = fill(store, &chosen.manifest, &beside, progress).await;
-    let restored = match restored {
+    let was_there = dir.exists();
+    let inside = dir.join(RESTORING);
+    clear(&dir)?;
+    let restored = match put_together(store, &chosen.manifest, &inside, progress).await {
         Ok(restored) => restored,
         Err(error) => {
             // What was fetched is of no use to anybody.
-            drop(std::fs::remove_dir_all(&beside));
+            drop(std::fs::remove_dir_all(&inside));
+            if !was_there {
+                drop(std::fs::remove_dir(&dir));
+            }
             return Err(error);
         }
     };
-    std::fs::rename(&beside, &dir).map_err(io_error("renaming to", &dir))?;
+    move_up(&inside, &dir)?;
     if let Some(parent) = dir.parent() {
         sync_dir(parent)?;
     }
     Ok(restored)
 }
 
-/// Where a directory is put together: beside its place, so that it can be renamed.
-fn beside(dir: &Path) -> PathBuf {
-    let name = dir.file_name().unwrap_or_default().to_string_lossy();
-    dir.with_file_name(format!(".{name}.restoring"))
+/// Whether a restore ended while it moved its files up: what is in the directory besides is its own.
+fn is_unfinished(dir: &Path) -> bool {
+    dir.join(RESTORING).join(CHECKPOINT).exists() && dir.join(MOVING).exists() && !dir.join(CHECKPOINT).exists()
+}
+
+/// Removes what a restore left that did not end.
+fn clear(dir: &Path) -> Result<(), Error> {
+    let removed = |path: &Path, done: std::io::Result<()>| match done {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io_error("removing", path)(e)),
+        _ => Ok(()),
+    };
+    if is_unfinished(dir) {
+        let moving = dir.join(MOVING);
+        let names = std::fs::read_to_string(&moving).map_err(io_error("reading", &moving))?;
+        for name in names.lines().filter(|name| Path::new(name).components().count() == 1) {
+            let path = dir.join(name);
+            removed(&path, if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) })?;
+        }
+    }
+    let inside = dir.join(RESTORING);
+    removed(&inside, std::fs::remove_dir_all(&inside))?;
+    let moving = dir.join(MOVING);
+    removed(&moving, std::fs::remove_file(&moving))
+}
+
+async fn put_together(
+    store: &Store,
+    manifest: &Manifest,
+    inside: &Path,
+    progress: impl Fn(u64),
+) -> Result<Restored, Error> {
+    for part in ["", "journal", "topics"] {
+        make_dir(&inside.join(part))?;
+    }
+    fill(store, manifest, inside, progress).await
+}
+
+/// Gives everything its place, the checkpoint last.
+fn move_up(inside: &Path, dir: &Path) -> Result<(), Error> {
+    let entries = std::fs::read_dir(inside).map_err(io_error("reading", inside))?.flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let names: Vec<String> = names.filter(|name| name != CHECKPOINT).collect();
+    let moving = dir.join(MOVING);
+    std::fs::write(&moving, names.join("\n")).map_err(io_error("writing", &moving))?;
+    std::fs::File::open(&moving).and_then(|file| file.sync_all()).map_err(io_error("syncing", &moving))?;
+    sync_dir(dir)?;
+    for name in &names {
+        let to = dir.join(name);
+        std::fs::rename(inside.join(name), &to).map_err(io_error("renaming to", &to))?;
+    }
+    sync_dir(dir)?;
+    let to = dir.join(CHECKPOINT);
+    std::fs::rename(inside.join(CHECKPOINT), &to).map_err(io_error("renaming to", &to))?;
+    sync_dir(dir)?;
+    // The log is whole; what is left says nothing any more.
+    drop((std::fs::remove_dir(inside), std::fs::remove_file(&moving)));
+    sync_dir(dir)
 }
 
 async fn fill(store: &Store, manifest: &Manifest, dir: &Path, progress: impl Fn(u64)) -> Result<Restored, Error> {

@@ -16,7 +16,6 @@ async fn backed_up(bed: &Bed) {
 
 fn nothing_is_left(bed: &Bed, dir: &str) {
     assert!(!bed.data(dir).exists());
-    assert!(!bed.data(&format!(".{dir}.restoring")).exists());
 }
 
 #[tokio::test]
@@ -30,8 +29,46 @@ async fn a_directory_in_which_something_is_stays_as_it_is() {
     assert_eq!(std::fs::read(bed.data("used/checkpoint")).unwrap(), b"x");
     // An empty one will do, and so will what a restore left that did not end.
     std::fs::create_dir_all(bed.data("empty")).unwrap();
-    std::fs::create_dir_all(bed.data(".empty.restoring/journal/left")).unwrap();
+    std::fs::create_dir_all(bed.data("empty/.restoring/journal/left")).unwrap();
     assert_eq!(bed.restored(None, "empty").await.unwrap(), 20_000);
+}
+
+#[tokio::test]
+async fn the_root_of_a_disk_is_filled_in_its_place() {
+    let bed = Bed::new();
+    backed_up(&bed).await;
+    std::fs::create_dir_all(bed.data("disk/lost+found")).unwrap();
+    // A directory that cannot get another one's name, as one where a disk is mounted.
+    let before = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(bed.data("disk")).unwrap());
+    assert_eq!(bed.restored(None, "disk").await.unwrap(), 20_000);
+    assert_eq!(std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(bed.data("disk")).unwrap()), before);
+    assert!(bed.data("disk/lost+found").exists() && !bed.data("disk/.restoring").exists());
+    let error = bed.restored(None, "disk").await.unwrap_err();
+    assert!(matches!(error, Error::Used { .. }), "{error}");
+    // One that fails leaves what was there before.
+    std::fs::create_dir_all(bed.data("other/lost+found")).unwrap();
+    let mut chosen = choose(&bed.store, NAME, None, None).await.unwrap();
+    chosen.manifest.files.retain(|file| !file.path.starts_with("topics/"));
+    restore(&bed.store, &chosen, &bed.data("other"), |_| {}).await.unwrap_err();
+    let left: Vec<_> = std::fs::read_dir(bed.data("other")).unwrap().flatten().map(|e| e.file_name()).collect();
+    assert_eq!(left, ["lost+found"]);
+}
+
+#[tokio::test]
+async fn a_restore_that_ended_while_files_moved_up_is_begun_again() {
+    let bed = Bed::new();
+    backed_up(&bed).await;
+    assert_eq!(bed.restored(None, "whole").await.unwrap(), 20_000);
+    let dir = bed.data("half");
+    std::fs::create_dir_all(dir.join(".restoring/topics")).unwrap();
+    std::fs::create_dir_all(dir.join("journal")).unwrap();
+    std::fs::write(dir.join("journal/left"), "x").unwrap();
+    std::fs::write(dir.join(".restoring/checkpoint"), "x").unwrap();
+    std::fs::write(dir.join(".restoring-moves"), "journal\ntopics\npaused.json").unwrap();
+    assert!(bed.restored(None, "half").await.unwrap() == 20_000 && !dir.join("journal/left").exists());
+    // Without the word of a restore, what is there is somebody's.
+    std::fs::create_dir_all(bed.data("mine/journal")).unwrap();
+    assert!(matches!(bed.restored(None, "mine").await, Err(Error::Used { .. })));
 }
 
 #[tokio::test]
