@@ -1,6 +1,7 @@
 //! Conditions that bound one time by another: `b.at BETWEEN a.at AND a.at + INTERVAL '10 minutes'`, in any form that says
 //! the same.
 
+use arrow_schema::{DataType, IntervalUnit, TimeUnit};
 use datafusion_common::{DFSchema, ScalarValue};
 use datafusion_expr::{BinaryExpr, Expr, Operator};
 
@@ -66,15 +67,35 @@ impl Sum {
         self.micros = self.micros.checked_add(other.micros)?;
         Some(self)
     }
+
+    /// Whether it is the same behind a cast to `kind`: a time as a time, a distance as a distance. What is rounded (a time
+    /// as a date, or in seconds) is another number.
+    fn survives(&self, kind: &DataType) -> bool {
+        let signs = self.columns.iter().map(|(.., less)| if *less { -1 } else { 1 });
+        match signs.sum::<i64>() {
+            1 => is_time(kind),
+            0 => matches!(
+                kind,
+                DataType::Duration(TimeUnit::Microsecond) | DataType::Interval(IntervalUnit::MonthDayNano)
+            ),
+            _ => false,
+        }
+    }
+}
+
+fn is_time(kind: &DataType) -> bool {
+    matches!(kind, DataType::Timestamp(TimeUnit::Microsecond, _))
 }
 
 fn sum(expr: &Expr, left: &DFSchema, right: &DFSchema) -> Option<Sum> {
     match expr {
         Expr::Alias(alias) => sum(&alias.expr, left, right),
-        Expr::Cast(cast) => sum(&cast.expr, left, right),
+        Expr::Cast(cast) => sum(&cast.expr, left, right).filter(|sum| sum.survives(cast.field.data_type())),
         Expr::Column(column) => {
-            let place =
-                |side, schema: &DFSchema| schema.maybe_index_of_column(column).map(|place| (side, place, false));
+            let place = |side, schema: &DFSchema| {
+                let place = schema.maybe_index_of_column(column)?;
+                is_time(schema.field(place).data_type()).then_some((side, place, false))
+            };
             let found = place(0, left).or_else(|| place(1, right))?;
             Some(Sum { columns: vec![found], micros: 0 })
         }
