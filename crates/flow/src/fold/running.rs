@@ -1,6 +1,10 @@
 //! A fold at work on one partition of its input.
 //!
 //! State: the key has the bytes of the state row ([`StatePlan::encode`]); a key whose state is the initial one has none.
+//! With a timer a row of its own ([`HEARD`]) has the greatest event time heard and whether the end was concluded.
+//!
+//! At the end of time timers run up to the greatest time heard and then once more each, so that a timer that always sets
+//! itself again ends; after that they rest until an event comes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,6 +30,15 @@ use crate::stream::{Broken, ChangeRows, Changes, Derived, Groups, Keys, RowTable
 const ROUND_ROWS_MIN: usize = 8;
 /// The most timers that run together.
 const TIMERS_PER_BATCH: usize = 8192;
+/// After so many timers an advance gives way, so that what they did is committed; [`Step::more`] says so.
+const TIMERS_PER_STEP: usize = 65_536;
+/// Timers run in slices of time, of which this is the first; the next are longer where few timers are due, and shorter
+/// where many are.
+const SLICE_US: i64 = 1_000_000;
+/// The longest slice.
+const SLICE_US_MAX: i64 = 86_400_000_000;
+/// The changelog's key of what was heard.
+const HEARD: [u8; 1] = [1];
 /// What a timer takes beside its key.
 const TIMER_BYTES: usize = 32;
 
@@ -36,7 +49,15 @@ pub struct Folding {
     rows: RowTable,
     timers: Timers,
     changes: Changes,
+    /// The greatest watermark so far, but for the end of time.
     watermark: i64,
+    /// Where there is a timer: the greatest event time so far.
+    heard: Option<i64>,
+    /// Nothing has come since the end of time was concluded.
+    ended: bool,
+    /// The last advance gave way before it was through.
+    more: bool,
+    slice_us: i64,
     ways: Ways,
 }
 
@@ -73,6 +94,11 @@ impl Timers {
         }
     }
 
+    /// When the first is due.
+    fn first(&self) -> Option<i64> {
+        self.due.first().map(|(time, _)| *time)
+    }
+
     /// The keys that are due at a time, the earliest first.
     fn take(&mut self, watermark: i64, most: usize) -> Vec<(i64, Box<[u8]>)> {
         let mut taken = Vec::new();
@@ -95,6 +121,30 @@ struct Arrived {
     times: Vec<i64>,
 }
 
+/// What timers did, in the order in which they ran.
+struct Ran {
+    given: Given,
+    due: Vec<(i64, Box<[u8]>)>,
+    derived: Vec<(u32, Derived)>,
+}
+
+impl Ran {
+    /// Gives it out by the timers' times.
+    fn finish(mut self, step: &mut Step) -> Result<(), Broken> {
+        let mut sorted: Vec<u32> = (0..self.due.len() as u32).collect();
+        sorted.sort_unstable_by_key(|at| self.due.get(*at as usize));
+        let mut ranks = vec![0; self.due.len()];
+        for (rank, at) in (0_u32..).zip(sorted) {
+            ranks.iter_mut().skip(at as usize).take(1).for_each(|place| *place = rank);
+        }
+        let rank = |at: u32| ranks.get(at as usize).copied().unwrap_or(at);
+        self.derived.sort_by_key(|(at, _)| rank(*at));
+        step.derived = self.derived.into_iter().map(|(_, derived)| derived).collect();
+        step.rows = self.given.finish(rank)?;
+        Ok(())
+    }
+}
+
 impl Folding {
     pub(crate) fn new(fold: Arc<Fold>) -> Result<Self, Broken> {
         let keys = Keys::new(&fold.kinds)?;
@@ -107,6 +157,10 @@ impl Folding {
             timers: Timers::default(),
             changes: Changes::default(),
             watermark: i64::MIN,
+            heard: None,
+            ended: false,
+            more: false,
+            slice_us: SLICE_US,
             ways,
         })
     }
@@ -127,6 +181,7 @@ impl Folding {
         let arrived = arrive(&fold, rows, &mut step)?;
         let batch = &arrived.rows;
         let count = batch.num_rows();
+        self.hear(arrived.times.iter().copied().max());
         let columns: Vec<ArrayRef> = fold.places.iter().filter_map(|i| batch.columns().get(*i).cloned()).collect();
         let keys = self.keys.encode(&columns, count)?;
         let groups = Groups::new(&keys, |_| 0);
@@ -182,43 +237,81 @@ impl Folding {
     }
 
     /// No row that is not late will be pushed any more with an event time before `watermark` (microseconds since 1970
-    /// UTC; `i64::MAX`: nothing more will be pushed). Runs the timers that are due by then, by their times. A watermark
-    /// that goes back changes nothing.
+    /// UTC; `i64::MAX`: nothing more will be pushed, as far as is known). Runs the timers that are due by then, by their
+    /// times; call it again while it says [`Step::more`]. A watermark that goes back changes nothing.
     pub fn advance(&mut self, watermark: i64, _lookups: &LookupSet) -> Result<Step, Broken> {
         let mut step = Step::default();
-        if watermark <= self.watermark {
-            return Ok(step);
+        let end = watermark == i64::MAX;
+        if !end {
+            self.watermark = self.watermark.max(watermark);
         }
-        self.watermark = watermark;
         let fold = Arc::clone(&self.fold);
-        let Some(timer) = &fold.timer else { return Ok(step) };
-        let mut given = Given::new(fold.schema.physical());
-        let mut run: Vec<(i64, Box<[u8]>)> = Vec::new();
-        let mut derived: Vec<(usize, Derived)> = Vec::new();
-        loop {
-            let due = self.timers.take(watermark, TIMERS_PER_BATCH);
-            if due.is_empty() {
-                break;
+        let Some(timer) = fold.timer.as_ref().filter(|_| !(end && self.ended)) else { return Ok(step) };
+        let until = if end { self.watermark.max(self.heard.unwrap_or(i64::MIN)) } else { self.watermark };
+        let mut ran = Ran { given: Given::new(fold.schema.physical()), due: Vec::new(), derived: Vec::new() };
+        self.more = self.run_until(timer, until, &mut ran)?;
+        if end && !self.more {
+            let last = self.timers.take(i64::MAX, usize::MAX);
+            for due in last.chunks(TIMERS_PER_BATCH) {
+                self.run_timers(timer, due, &mut ran)?;
             }
-            self.run_timers(timer, &due, run.len() as u32, &mut given, |at, failed| derived.push((at, failed)))?;
-            run.extend(due);
+            self.end();
         }
-        let mut sorted: Vec<u32> = (0..run.len() as u32).collect();
-        sorted.sort_unstable_by_key(|at| run.get(*at as usize));
-        let mut ranks = vec![0; run.len()];
-        for (rank, at) in (0_u32..).zip(sorted) {
-            ranks.iter_mut().skip(at as usize).take(1).for_each(|place| *place = rank);
-        }
-        let rank = |at: u32| ranks.get(at as usize).copied().unwrap_or(at);
-        derived.sort_by_key(|(at, _)| rank(*at as u32));
-        step.derived = derived.into_iter().map(|(_, derived)| derived).collect();
-        step.rows = given.finish(rank)?;
+        ran.finish(&mut step)?;
+        step.more = self.more;
         Ok(step)
+    }
+
+    /// Runs the timers up to a time, by their times, one slice of time after the other: what a slice gives out is before
+    /// what the next one does. Whether it gave way.
+    fn run_until(&mut self, timer: &Timer, until: i64, ran: &mut Ran) -> Result<bool, Broken> {
+        while let Some(first) = self.timers.first().filter(|first| *first <= until) {
+            if ran.due.len() >= TIMERS_PER_STEP {
+                return Ok(true);
+            }
+            let slice_end = first.saturating_add(self.slice_us).min(until);
+            let before = ran.due.len();
+            loop {
+                let due = self.timers.take(slice_end, TIMERS_PER_BATCH);
+                if due.is_empty() {
+                    break;
+                }
+                self.run_timers(timer, &due, ran)?;
+            }
+            let many = ran.due.len() - before > TIMERS_PER_BATCH;
+            self.slice_us =
+                if many { (self.slice_us / 2).max(1) } else { self.slice_us.saturating_mul(2).min(SLICE_US_MAX) };
+        }
+        Ok(false)
+    }
+
+    /// Events of these times have come.
+    fn hear(&mut self, time: Option<i64>) {
+        if time.is_some() && (self.ended || time > self.heard) {
+            self.heard = self.heard.max(time);
+            self.ended = false;
+            self.keep_heard();
+        }
+    }
+
+    /// The end of time is concluded.
+    fn end(&mut self) {
+        self.ended = true;
+        if !self.timers.due.is_empty() {
+            self.heard.get_or_insert(i64::MIN);
+            self.keep_heard();
+        }
+    }
+
+    fn keep_heard(&mut self) {
+        let Some(heard) = self.heard else { return };
+        let value = [heard.to_be_bytes().as_slice(), &[u8::from(self.ended)]].concat();
+        self.changes.of_stage(HEARD[0]).put(&[], &value);
     }
 
     /// What may still be expected of the output where the input's watermark is `watermark`.
     pub fn output_watermark(&self, watermark: i64) -> i64 {
-        watermark
+        self.timers.first().filter(|_| self.more).map_or(watermark, |due| due.min(watermark))
     }
 
     /// What has changed in the state since it was asked the last time.
@@ -228,6 +321,14 @@ impl Folding {
 
     /// Takes a change that was told before, in the order of telling; `value` is `None` where the key is gone.
     pub fn restore(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Broken> {
+        if key == HEARD {
+            let (heard, ended) = match value {
+                Some(value) => value.split_first_chunk::<8>().ok_or_else(unfit)?,
+                None => return Err(unfit()),
+            };
+            (self.heard, self.ended) = (Some(i64::from_be_bytes(*heard)), ended == [1]);
+            return Ok(());
+        }
         let Some((0, key)) = key.split_first() else { return Err(unfit()) };
         let before = match self.rows.get(key) {
             Some(old) => self.time_in(old)?,
@@ -248,9 +349,9 @@ impl Folding {
         Ok(())
     }
 
-    /// How many keys have state, and about how many bytes it takes.
+    /// How many rows the state has, and about how many bytes they take.
     pub fn size(&self) -> (usize, usize) {
-        (self.rows.len(), self.rows.bytes() + self.timers.bytes)
+        (self.rows.len() + usize::from(self.heard.is_some()), self.rows.bytes() + self.timers.bytes)
     }
 
     /// The state rows of keys.
@@ -316,11 +417,12 @@ impl Folding {
         &mut self,
         timer: &Timer,
         due: &[(i64, Box<[u8]>)],
-        first: u32,
-        given: &mut Given,
-        mut fail: impl FnMut(usize, Derived),
+        ran: &mut Ran,
     ) -> Result<(), Broken> {
         let fold = Arc::clone(&self.fold);
+        let first = ran.due.len() as u32;
+        ran.due.extend_from_slice(due);
+        let Ran { given, derived, .. } = ran;
         let mut slots = self.read(due.iter().map(|(_, key)| key.as_ref()))?;
         let columns = self.keys.decode(due.iter().map(|(_, key)| key.as_ref()))?;
         let batch = timer_batch(timer, columns, due.iter().map(|(time, _)| *time))?;
@@ -331,7 +433,7 @@ impl Folding {
         let mut judge = |member: &Member, verdict: Verdict| {
             if let Verdict::Failed(error) = verdict {
                 let row = text_of_row(&batch, member.key);
-                fail(member.place as usize, Derived { code: error.code, reason: error.reason, row });
+                derived.push((member.place, Derived { code: error.code, reason: error.reason, row }));
             }
         };
         if self.ways.timers_by_row || members.len() < self.ways.round_rows_min {

@@ -533,8 +533,12 @@ fn model(events: &[Event], hard: bool) -> ByKey {
             _ => failed.push((id, FOLD_UNMATCHED)),
         }
     }
+    let heard = events.iter().map(|event| event.at).max().unwrap_or(i64::MIN);
     for (key, state) in &mut states {
-        due(*key, state, i64::MAX, &mut say);
+        due(*key, state, heard, &mut say);
+        // At the end each timer runs once more.
+        let last = state.until.unwrap_or(i64::MIN);
+        due(*key, state, last, &mut say);
     }
     (lines, failed)
 }

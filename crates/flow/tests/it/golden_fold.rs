@@ -15,7 +15,7 @@ use arrow_array::{Array, RecordBatch};
 use millstream_event::Name;
 use millstream_event::json::{Decimals, Encoder};
 use millstream_flow::{
-    Fold, FoldAction, FoldCase, FoldError, FoldOtherwise, FoldSpec, FoldTimer, LookupSet, Step, plan_fold,
+    Fold, FoldAction, FoldCase, FoldError, FoldOtherwise, FoldSpec, FoldTimer, Folding, LookupSet, Step, plan_fold,
 };
 
 use crate::golden::{blocks, hold, show};
@@ -140,27 +140,44 @@ fn outcome(world: &World, head: &str, spec: &FoldSpec) -> String {
     format!("{}\n{lines}", fold.schema())
 }
 
+type Kept = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn keep(folding: &mut Folding, kept: &mut Kept) {
+    for (key, value) in folding.changes().iter().flat_map(|changes| changes.iter()) {
+        match value {
+            Some(value) => drop(kept.insert(key.to_vec(), value.to_vec())),
+            None => drop(kept.remove(key)),
+        }
+    }
+}
+
+fn reopened(fold: &Arc<Fold>, kept: &Kept) -> Folding {
+    let mut folding = fold.open().unwrap();
+    kept.iter().for_each(|(key, value)| folding.restore(key, Some(value)).unwrap());
+    folding
+}
+
 /// Runs the fold on events; after every so many it is opened again from its changes.
 fn run(fold: &Arc<Fold>, events: &[Event], every: usize) -> Vec<String> {
     let lookups = LookupSet::default();
     let mut lines = Vec::new();
     let mut folding = fold.open().unwrap();
-    let mut kept: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+    let mut kept = Kept::new();
     for (at, event) in events.iter().enumerate() {
         take(fold, folding.push(&event.topic, &event.rows, &lookups).unwrap(), Some(&event.rows), &mut lines);
         take(fold, folding.advance(event.watermark, &lookups).unwrap(), None, &mut lines);
-        for (key, value) in folding.changes().iter().flat_map(|changes| changes.iter()) {
-            match value {
-                Some(value) => drop(kept.insert(key.to_vec(), value.to_vec())),
-                None => drop(kept.remove(key)),
-            }
-        }
+        keep(&mut folding, &mut kept);
         if (at + 1) % every == 0 {
-            folding = fold.open().unwrap();
-            kept.iter().for_each(|(key, value)| folding.restore(key, Some(value)).unwrap());
+            folding = reopened(fold, &kept);
         }
     }
     take(fold, folding.advance(i64::MAX, &lookups).unwrap(), None, &mut lines);
+    // The end is concluded once, whoever goes on from there.
+    keep(&mut folding, &mut kept);
+    for again in [&mut folding, &mut reopened(fold, &kept)] {
+        let step = again.advance(i64::MAX, &lookups).unwrap();
+        assert!(step.rows.is_empty() && step.derived.is_empty() && !step.more);
+    }
     // Rows as they come, then notes; of these each push tells one kind after the other.
     let (rows, mut notes): (Vec<String>, Vec<String>) = lines.into_iter().partition(|line| line.starts_with('{'));
     notes.sort();
