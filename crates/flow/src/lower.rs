@@ -71,6 +71,10 @@ pub(crate) struct Lowering<'a> {
     pub(crate) topics: Vec<Name>,
     /// The columns of a topic by which its rows must come together, where they must.
     pub(crate) keys: BTreeMap<Name, Vec<String>>,
+    /// The table topics whose rows flow.
+    pub(crate) tables: Vec<Name>,
+    /// Whether a table topic is lowered to be held as it is by a join.
+    held: bool,
     /// Columns of topics that are equal in the rows that meet, and topics whose rows meet.
     pub(crate) meet: meet::Meet,
     /// The steps with state so far.
@@ -110,6 +114,8 @@ impl<'a> Lowering<'a> {
             catalog,
             topics: Vec::new(),
             keys: BTreeMap::new(),
+            tables: Vec::new(),
+            held: false,
             meet: meet::Meet::default(),
             stages: Vec::new(),
             lookups: Vec::new(),
@@ -168,10 +174,6 @@ impl<'a> Lowering<'a> {
         let width = scan.source.schema().fields().len();
         let schema = Arc::clone(&scan.projected_schema);
         let places: Vec<usize> = scan.projection.clone().unwrap_or_else(|| (0..width).collect());
-        let mut ops = Vec::new();
-        if places.iter().copied().ne(0..width) {
-            ops.push(Op::Select(Select { places: places.clone(), schema: batch_schema(&schema) }));
-        }
         let (source, table) = match kind {
             TableKind::Topic => {
                 let known = self.topics.iter().position(|topic| *topic == name);
@@ -183,9 +185,17 @@ impl<'a> Lowering<'a> {
             }
             TableKind::Lookup => (Source::Lookup(name), None),
         };
-        let lineage = places.into_iter().map(|place| Some(Trace::Column { table, place })).collect();
+        let lineage = places.iter().map(|place| Some(Trace::Column { table, place: *place })).collect();
         let topics = table.into_iter().collect();
-        let lowered = Lowered { source, ops, schema, lineage, windows: None, topics, updates: None };
+        let lowered = Lowered { source, ops: Vec::new(), schema, lineage, windows: None, topics, updates: None };
+        let lowered = match self.flowing_table(&lowered.source) {
+            Some(name) => self.table_rows(name, lowered, places)?,
+            None if places.iter().copied().ne(0..width) => {
+                let select = Op::Select(Select { places, schema: batch_schema(&lowered.schema) });
+                Lowered { ops: vec![select], ..lowered }
+            }
+            None => lowered,
+        };
         scan.filters.iter().try_fold(lowered, |input, filter| self.filtered(input, filter))
     }
 

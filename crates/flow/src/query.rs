@@ -13,7 +13,7 @@ use crate::error::SqlError;
 use crate::expr::EvalError;
 use crate::isolate::isolate;
 use crate::lookup::{LookupSet, LookupTable};
-use crate::lower::updates::{self, taken_back};
+use crate::lower::updates;
 use crate::lower::{Lowered, Lowering, Trace};
 use crate::ops::project::Output;
 use crate::ops::{Frame, Op};
@@ -43,8 +43,11 @@ pub fn plan_query(sql: &str, catalog: &Catalog) -> Result<Query, Vec<SqlError>> 
         return Err(vec![error.at(text.whole()).help("a query reads a topic; join the lookup with it")]);
     }
     let lowered = lowering.settled(lowered).map_err(|e| vec![e.or_at(text.whole())])?;
-    let refused = |e: SqlError| vec![e.or_at(text.find_keyword(Keyword::GROUP).or_else(|| text.whole()))];
-    taken_back(&lowering.stages, &lowered, catalog).map_err(refused)?;
+    let refused = |e: SqlError| {
+        let place = text.find_fault(&e).or_else(|| text.find_keyword(Keyword::GROUP));
+        vec![e.or_at(place.or_else(|| text.whole()))]
+    };
+    lowering.taken_back(&lowered).map_err(refused)?;
     let updates = updates::key(&lowered).map_err(refused)?;
     let schema = output_schema(&lowered, &text)?;
     let lead = lowering.topics.first().and_then(|input| catalog.topics.get(input)).cloned();
@@ -52,6 +55,7 @@ pub fn plan_query(sql: &str, catalog: &Catalog) -> Result<Query, Vec<SqlError>> 
     let output = Output::new(&schema, &lowered.schema);
     let times = lowering.times();
     lowering.settle_keys();
+    lowering.settle_tables();
     Ok(Query {
         inputs: lowering.topics,
         keys: lowering.keys,

@@ -10,7 +10,7 @@ use datafusion_physical_expr::aggregate::LoweredAggregateBuilder;
 
 use crate::error::SqlError;
 use crate::expr::{Compiled, batch_schema, props};
-use crate::lower::updates::{only_appends, updates};
+use crate::lower::updates::updates;
 use crate::lower::window::{Open, used_by};
 use crate::lower::{Lowered, Lowering, Result, Trace, column_of, plan_error};
 use crate::ops::Op;
@@ -53,7 +53,7 @@ impl Lowering<'_> {
         let Some(open) = open.filter(|_| traces.iter().any(window)) else {
             return self.update_aggregate(plan, input, traces);
         };
-        only_appends(&input, self.catalog)?;
+        self.only_appends(&input)?;
         let mut columns = Columns::new();
         let (mut group, mut key, mut ends) = (Vec::new(), Vec::new(), None);
         for (expr, trace) in plan.group_expr.iter().zip(&traces) {

@@ -6,7 +6,6 @@ use datafusion_expr::{Expr, ExprSchemable};
 use crate::error::SqlError;
 use crate::expr::batch_schema;
 use crate::lower::aggregate::Columns;
-use crate::lower::updates::only_appends;
 use crate::lower::window::spread;
 use crate::lower::{Lowered, Lowering, Result, Trace, column_of, plan_error};
 use crate::sql::keep::KeepNode;
@@ -16,7 +15,7 @@ use crate::stream::{Blueprint, DedupPlan, TopNPlan, Until, Windows};
 impl Lowering<'_> {
     pub(super) fn keep(&mut self, node: &KeepNode) -> Result<Lowered> {
         let input = spread(self.lower(&node.input)?)?;
-        only_appends(&input, self.catalog)?;
+        self.only_appends(&input)?;
         let trace = |expr: &Expr| input.lineage.get(column_of(expr, &input.schema)?).copied().flatten();
         let traces: Vec<Option<Trace>> = node.partition.iter().map(trace).collect();
         let window = self.window_of(&node.partition, &input)?;

@@ -11,7 +11,6 @@ use millstream_event::{ColumnType, INGESTED_AT};
 use crate::catalog::{Order, TimeColumn};
 use crate::error::SqlError;
 use crate::expr::{Compiled, batch_schema};
-use crate::lower::updates::only_appends;
 use crate::lower::{Lowered, Lowering, Result, Trace, column_of, plan_error, window};
 use crate::ops::Op;
 use crate::ops::project::Project;
@@ -40,7 +39,7 @@ struct Call<'p> {
 impl Lowering<'_> {
     pub(super) fn over(&mut self, plan: &Window) -> Result<Lowered> {
         let input = window::spread(self.lower(&plan.input)?)?;
-        only_appends(&input, self.catalog)?;
+        self.only_appends(&input)?;
         let width = input.schema.fields().len();
         let mut calls = Vec::with_capacity(plan.window_expr.len());
         for (expr, field) in plan.window_expr.iter().zip(plan.schema.fields().iter().skip(width)) {

@@ -69,7 +69,7 @@ impl Lowering<'_> {
 
     fn interval_join(&mut self, asked: Asked<'_>) -> Result<Lowered> {
         let Asked { join, keep, mut conditions, .. } = asked;
-        let sides = self.sides(join, keep, &mut conditions)?;
+        let sides = self.sides(join, keep, None, &mut conditions)?;
         let bound = self.interval(&mut conditions, &sides)?;
         let pairs = pairs(&mut conditions, &sides);
         let (residual, rest) = self.residual(keep, conditions, join)?;
@@ -106,17 +106,28 @@ impl Lowering<'_> {
     }
 
     /// Lowers both sides. What is asked of one side alone is asked before its rows are held.
-    pub(super) fn sides(&mut self, join: &Join, keep: Two<bool>, conditions: &mut Vec<Expr>) -> Result<Two<Lowered>> {
-        let mut lower = |plan: &LogicalPlan, kept: bool| {
+    /// The rows of the side `table` are held as a table's.
+    pub(super) fn sides(
+        &mut self,
+        join: &Join,
+        keep: Two<bool>,
+        table: Option<usize>,
+        conditions: &mut Vec<Expr>,
+    ) -> Result<Two<Lowered>> {
+        let mut lower = |plan: &LogicalPlan, side: usize| {
+            let kept = *keep.of(side);
             let schema = plan.schema();
             let own =
                 |condition: &Expr| on(condition, schema) && (safe(condition, schema) || is_bound(condition, schema));
             let moves = |condition: &Expr| !kept && !condition.column_refs().is_empty() && own(condition);
             let (early, rest): (Vec<Expr>, Vec<Expr>) = std::mem::take(conditions).into_iter().partition(moves);
             *conditions = rest;
-            window::spread(self.filter(early, plan)?)
+            self.held = table == Some(side);
+            let lowered = self.filter(early, plan);
+            self.held = false;
+            window::spread(lowered?)
         };
-        Ok(Two { left: lower(&join.left, keep.left)?, right: lower(&join.right, keep.right)? })
+        Ok(Two { left: lower(&join.left, 0)?, right: lower(&join.right, 1)? })
     }
 
     /// Takes out of `conditions` what bounds the time between the sides.

@@ -70,7 +70,7 @@ impl Lowering<'_> {
         let Asked { join, keep, mut conditions, as_of } = asked;
         // The table's rows are held as they are: what is asked of them is asked of the row that is met.
         let held = Two { left: keep.left || table == 0, right: keep.right || table == 1 };
-        let mut sides = self.sides(join, held, &mut conditions)?;
+        let mut sides = self.sides(join, held, Some(table), &mut conditions)?;
         let plan = if table == 0 { &join.left } else { &join.right };
         let (name, key) = self.key_of(plan).ok_or_else(|| SqlError::new("sql-join-kind", "the table is no topic"))?;
         let pairs = self.table_pairs(&mut conditions, &sides, table, &name, &key)?;

@@ -1,15 +1,15 @@
-//! GROUP BY without a window: results that are updated, and what may stand behind them.
+//! GROUP BY without a window and rows of table topics: results that are updated, and what may stand behind them.
 
 use datafusion_expr::{Aggregate as Plan, Expr, ExprSchemable};
+use millstream_event::Name;
 
-use crate::catalog::Catalog;
 use crate::error::SqlError;
 use crate::expr::batch_schema;
 use crate::lower::aggregate::{Columns, bare};
 use crate::lower::window::spread;
 use crate::lower::{Lowered, Lowering, Result, Trace, plan_error};
 use crate::ops::Op;
-use crate::stream::{Aggregate, Arguments, Chain, Source, Stage, UpdateAggregatePlan};
+use crate::stream::{Aggregate, Arguments, Blueprint, Chain, Source, Stage, TableRowsPlan, UpdateAggregatePlan};
 
 impl Lowering<'_> {
     pub(super) fn update_aggregate(
@@ -20,11 +20,6 @@ impl Lowering<'_> {
     ) -> Result<Lowered> {
         if !self.catalog.updating {
             return Err(updates());
-        }
-        let tables = |topic: &usize| self.topics.get(*topic).filter(|name| self.catalog.tables.contains_key(*name));
-        if let Some(table) = input.topics.iter().find_map(tables) {
-            let message = format!("topic `{table}` is a table: its rows replace each other, and would count twice");
-            return Err(SqlError::new("sql-updates", message).help("group the rows of the topic that it is made from"));
         }
         let input = spread(input)?;
         let mut columns = Columns::new();
@@ -47,6 +42,90 @@ impl Lowering<'_> {
         self.require(&traces, &input.topics);
         let lowered = self.stage(input, columns, Box::new(operator), &plan.schema, lineage)?;
         Ok(Lowered { updates, windows: None, ..lowered })
+    }
+
+    /// Refuses rows that are taken back later.
+    pub(super) fn only_appends(&self, input: &Lowered) -> Result<()> {
+        if input.updates.is_some() { Err(self.not_behind_updates()) } else { Ok(()) }
+    }
+
+    fn not_behind_updates(&self) -> SqlError {
+        let Some(table) = self.tables.first() else {
+            let other = "group, select or filter alone, or read the topic that the rows are made from";
+            let help = match self.catalog.late_us {
+                Some(_) => format!("leave `late: update` out, or {other}"),
+                None => other.to_owned(),
+            };
+            return SqlError::new("sql-updates", "a step would have to take back what it has done when a row changes")
+                .help(help);
+        };
+        let message = format!("topic `{table}` is a table: a step would take a row that replaces another for an event");
+        SqlError::new("sql-table-rows", message)
+            .help("read the topic that the table is made from, or join a stream with the table on its key")
+    }
+
+    /// Refuses steps that cannot take rows back behind such that do.
+    pub(crate) fn taken_back(&self, last: &Lowered) -> Result<()> {
+        let updates = |source: &Source| match source {
+            Source::Stage(at) => self.stages.get(*at).is_some_and(|stage| stage.operator.updates()),
+            _ => false,
+        };
+        // A lookup may have changed since a row came.
+        let fixed = |ops: &[Op]| ops.iter().all(|op| matches!(op, Op::Select(_) | Op::Filter(_) | Op::Project(_)));
+        let fits = |stage: &Stage| {
+            let fits = |chain: &Chain| !updates(&chain.source) || (stage.operator.takes_updates() && fixed(&chain.ops));
+            stage.sides.iter().all(fits)
+        };
+        let ends = !updates(&last.source) || fixed(&last.ops);
+        if ends && self.stages.iter().all(fits) { Ok(()) } else { Err(self.not_behind_updates()) }
+    }
+
+    /// The table topic that is read here, if its rows flow.
+    pub(super) fn flowing_table(&self, source: &Source) -> Option<Name> {
+        match source {
+            Source::Topic(name) if !self.held && self.catalog.tables.contains_key(name) => Some(name.clone()),
+            _ => None,
+        }
+    }
+
+    /// The rows of a table topic as changes.
+    pub(super) fn table_rows(&mut self, name: Name, input: Lowered, places: Vec<usize>) -> Result<Lowered> {
+        if !self.catalog.updating {
+            let message = format!("topic `{name}` is a table: its rows replace each other, and so would what comes of them");
+            return Err(SqlError::new("sql-table-rows", message).help(
+                "write to a topic with `kind: table`, or read the topic that it is made from; a stream may be joined \
+                 with it on its key",
+            ));
+        }
+        let topic = self.catalog.topics.get(&name);
+        let key = self.catalog.tables.get(&name).into_iter().flatten();
+        let key = key.filter_map(|column| topic?.column(column));
+        let key: Vec<_> = key.map(|(place, column)| (place, column.kind.to_arrow())).collect();
+        let schema = batch_schema(&input.schema);
+        let updates = key.iter().map(|(place, _)| places.iter().position(|own| own == place)).collect();
+        let operator = TableRowsPlan { name: name.to_string(), key, places, schema };
+        operator.open().map_err(|e| {
+            let message = format!("rows of the table topic `{name}` have a column that cannot be kept: {e}");
+            SqlError::new("sql-table-rows", message).help("leave the column out")
+        })?;
+        self.tables.push(name);
+        let chain = Chain { source: input.source, ops: Vec::new() };
+        let source = self.add_stage(Stage { sides: vec![chain], operator: Box::new(operator) })?;
+        let mut lineage = input.lineage;
+        // A row is given out again when it is replaced, however long ago it happened.
+        self.forget_time(&mut lineage);
+        Ok(Lowered { source, lineage, updates: Some(updates), ..input })
+    }
+
+    /// A row and the one that it replaces meet: where rows of a table topic must come together by other columns than its
+    /// key, all must.
+    pub(crate) fn settle_tables(&mut self) {
+        for table in &self.tables {
+            let (Some(own), Some(asked)) = (self.catalog.tables.get(table), self.keys.get_mut(table)) else { continue };
+            if !own.iter().all(|column| asked.contains(column)) {
+                asked.clear();
+            }
+        }
     }
 }
 
@@ -74,37 +153,6 @@ fn arguments(plan: &Plan, aggregates: &[Aggregate], input: &Lowered) -> Result<V
 /// Aggregates of rows in their order.
 const BY_ARRIVAL: &[&str] = &["array_agg", "first_value", "last_value", "nth_value", "string_agg"];
 
-/// Refuses rows that are taken back later.
-pub(super) fn only_appends(input: &Lowered, catalog: &Catalog) -> Result<()> {
-    if input.updates.is_some() { Err(not_behind_updates(catalog)) } else { Ok(()) }
-}
-
-fn not_behind_updates(catalog: &Catalog) -> SqlError {
-    let second = "let a second service do it, which reads the table topic that this one writes";
-    SqlError::new("sql-updates", "a step would have to take back what it has done when a row changes").help(
-        match catalog.late_us {
-            Some(_) => format!("leave `late: update` out, or {second}"),
-            None => second.to_owned(),
-        },
-    )
-}
-
-/// Refuses steps that cannot take rows back behind such that do.
-pub(crate) fn taken_back(stages: &[Stage], last: &Lowered, catalog: &Catalog) -> Result<()> {
-    let updates = |source: &Source| match source {
-        Source::Stage(at) => stages.get(*at).is_some_and(|stage| stage.operator.updates()),
-        _ => false,
-    };
-    // A lookup may have changed since a row came.
-    let fixed = |ops: &[Op]| ops.iter().all(|op| matches!(op, Op::Select(_) | Op::Filter(_) | Op::Project(_)));
-    let fits = |stage: &Stage| {
-        let fits = |chain: &Chain| !updates(&chain.source) || (stage.operator.takes_updates() && fixed(&chain.ops));
-        stage.sides.iter().all(fits)
-    };
-    let ends = !updates(&last.source) || fixed(&last.ops);
-    if ends && stages.iter().all(fits) { Ok(()) } else { Err(not_behind_updates(catalog)) }
-}
-
 /// The places of the columns by which rows are known that the query updates.
 pub(crate) fn key(last: &Lowered) -> Result<Option<Vec<usize>>> {
     let Some(key) = &last.updates else { return Ok(None) };
@@ -118,7 +166,7 @@ pub(crate) fn key(last: &Lowered) -> Result<Option<Vec<usize>>> {
             "sql-update-key",
             "the query leaves out a column by which the rows that it updates are known",
         )
-        .help("select all columns of GROUP BY, or of PARTITION BY and the ROW_NUMBER() itself")),
+        .help("select all columns of GROUP BY, or of PARTITION BY and the ROW_NUMBER() itself, or the table's key")),
     }
 }
 

@@ -92,6 +92,7 @@ impl Text {
             "sql-subquery" => self.find_subquery(),
             "sql-join-key" => self.find_table(quoted.next(), false),
             "sql-unbounded" => self.find_table(quoted.last(), false).or_else(|| self.find_keyword(Keyword::JOIN)),
+            "sql-table-rows" => self.find_table(quoted.next(), false),
             "sql-join-tables" => self.find_table(quoted.last(), false),
             "sql-as-of" => self.find_keyword(Keyword::SYSTEM_TIME),
             "sql-join-condition" => self.find_keyword(Keyword::ON),

@@ -54,6 +54,7 @@ impl Planner<'_> {
         // Rules and routes do not change columns: what is behind a wrong one is planned all the same, so that one pass
         // finds all that is wrong. What was made up here goes nowhere, because a pipeline with an error is none.
         let fold = self.fold(settings, &checked);
+        self.table_rows(settings, outputs);
         let (rules, query, fold) = (rules.flatten(), query?, fold?);
         let made = query.as_ref().map(Query::schema).or(fold.as_ref().map(Fold::schema));
         let schema = made.unwrap_or(&checked).clone();
@@ -118,6 +119,8 @@ impl Planner<'_> {
         let in_memory = self.in_memory(name, settings, stateful, timed, &inputs);
         if let Some(query) = &query {
             self.updated(&name.value, outputs, query);
+        } else if fold.is_none() && self.reads_table(settings).is_some() {
+            self.copied(&name.value, outputs, &input.key);
         }
         self.read(&name.value, &inputs);
         let lookups: Vec<Name> = query.as_ref().map(|q| q.lookups().to_vec()).unwrap_or_default();
@@ -144,6 +147,29 @@ impl Planner<'_> {
             definition: define::service(settings, &input.schema, &joined),
         });
         Some(())
+    }
+
+    /// The table topic that a service reads.
+    fn reads_table(&self, settings: &ServiceSettings) -> Option<Spanned<Name>> {
+        settings.from.iter().find(|from| self.is_table(&from.value)).cloned()
+    }
+
+    /// Refuses what would take rows of a table topic, which replace each other and are removed, for events. SQL and folds
+    /// have their own refusals.
+    fn table_rows(&mut self, settings: &ServiceSettings, outputs: &[Spanned<Name>]) {
+        let Some(from) = self.reads_table(settings) else { return };
+        let plain = settings.sql.is_none() && settings.fold.is_none();
+        let (why, way) = if !settings.check.is_empty() {
+            ("a row that breaks a rule would leave the one that it replaces", "write the rule as WHERE of an `sql`")
+        } else if plain && settings.route.is_some() {
+            ("a row that goes another way would leave the one that it replaces", "write one service with `sql` for each way")
+        } else if plain && outputs.iter().any(|to| !self.is_table(&to.value)) {
+            ("its rows replace each other", "write to a topic with `kind: table`, or read what the table is made from")
+        } else {
+            return;
+        };
+        let message = format!("topic `{}` is a table: {why}", from.value);
+        self.report(from.span, Diagnostic::error("table-rows", message).label(way));
     }
 
     /// Only what waits for the end of a window can be late for it.
@@ -424,6 +450,19 @@ impl Planner<'_> {
                 format!("service `{name}` updates its results by ({updates}); the key of `{}` is ({key})", to.value);
             let label = format!("give topic `{}` the `key: [{updates}]`", to.value);
             self.report(to.span, Diagnostic::error("table-key", message).label(label));
+        }
+    }
+
+    /// Rows of a table go on as they are: what replaces or removes one does so there too, if the key is the same.
+    fn copied(&mut self, name: &Name, outputs: &[Spanned<Name>], own: &[String]) {
+        for to in outputs {
+            let Some(key) = self.topics.get(&to.value).map(|topic| topic.spec.key.clone()) else { continue };
+            if key != own {
+                let (key, own) = (key.join(", "), own.join(", "));
+                let message = format!("service `{name}` copies a table with the key ({own}); that of `{}` is ({key})", to.value);
+                let label = format!("give topic `{}` the `key: [{own}]`", to.value);
+                self.report(to.span, Diagnostic::error("table-key", message).label(label));
+            }
         }
     }
 
