@@ -22,11 +22,13 @@ use crate::stream::{Aggregate, Blueprint, Chain, GroupColumn, SessionPlan, Stage
 pub(super) struct Columns {
     exprs: Vec<Compiled>,
     fields: Vec<(Option<TableReference>, Arc<Field>)>,
+    /// What is an argument already.
+    known: Vec<(Expr, usize)>,
 }
 
 impl Columns {
     pub(super) fn new() -> Self {
-        Self { exprs: Vec::new(), fields: Vec::new() }
+        Self { exprs: Vec::new(), fields: Vec::new(), known: Vec::new() }
     }
 
     pub(super) fn add(&mut self, expr: Compiled, kind: DataType) -> usize {
@@ -141,7 +143,9 @@ impl Lowering<'_> {
             let order = function.order_bys().iter().map(|sort| Arc::clone(&sort.expr));
             let types = function.expressions().into_iter().chain(order).map(|expr| expr.data_type(schema.as_arrow()));
             let types = types.collect::<std::result::Result<_, _>>().map_err(|e| plan_error(&e))?;
-            Ok(Aggregate { function, filter: lowered.filter, types })
+            let aggregate = Aggregate { function, filter: lowered.filter, types };
+            computable(&aggregate, &schema, input.updates.is_some())?;
+            Ok(aggregate)
         };
         rewritten.into_iter().map(build).collect()
     }
@@ -157,8 +161,16 @@ impl Lowering<'_> {
             if matches!(expr, Expr::Literal(..)) {
                 return Ok(expr.clone());
             }
-            let kind = expr.get_type(&input.schema).map_err(|e| plan_error(&e))?;
-            let place = columns.add(self.compile(expr, &input.schema)?, kind);
+            let known = columns.known.iter().find(|(known, _)| known == expr).map(|(_, place)| *place);
+            let place = match known {
+                Some(place) => place,
+                None => {
+                    let kind = expr.get_type(&input.schema).map_err(|e| plan_error(&e))?;
+                    let place = columns.add(self.compile(expr, &input.schema)?, kind);
+                    columns.known.push((expr.clone(), place));
+                    place
+                }
+            };
             Ok(Expr::Column(Column::new_unqualified(format!("c{place}"))))
         };
         let AggregateFunctionParams { args, distinct, filter, order_by, null_treatment } = &call.params;
@@ -188,6 +200,29 @@ fn known_by(group: &[GroupColumn]) -> Vec<Option<usize>> {
     };
     let places = group.iter().enumerate().filter(|(_, column)| tells(column));
     places.map(|(place, _)| Some(place)).collect()
+}
+
+/// Refuses an aggregate whose results would depend on how rows come, or that fails at every event.
+fn computable(aggregate: &Aggregate, schema: &DFSchema, taken_back: bool) -> Result<()> {
+    let function = &aggregate.function;
+    let name = function.fun().name();
+    let refused = |why: &str, help: &str| Err(SqlError::new("sql-aggregate", format!("{name}() {why}")).help(help));
+    match name {
+        // It takes it that rows come in that order.
+        "nth_value" if !function.order_bys().is_empty() => {
+            return refused("takes rows in the order in which they come only", "write array_agg(x ORDER BY y)[n]");
+        }
+        "approx_median" => return refused("depends on how events are batched", "write median(x), which is exact"),
+        "approx_percentile_cont" | "approx_percentile_cont_with_weight" => {
+            let help = "write percentile_cont(p) WITHIN GROUP (ORDER BY x), which is exact";
+            return refused("depends on how events are batched", help);
+        }
+        _ => {}
+    }
+    aggregate.try_out(&batch_schema(schema), taken_back).map_err(|e| {
+        let error = SqlError::new("sql-aggregate", format!("{} cannot be computed: {e}", function.name()));
+        error.help("cast its argument to another type, or compute it from other aggregates")
+    })
 }
 
 pub(super) fn bare(expr: &Expr) -> &Expr {

@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::{ArrayRef, BooleanArray, RecordBatch};
-use arrow_schema::{DataType, FieldRef};
+use arrow_array::{ArrayRef, BooleanArray, RecordBatch, new_null_array};
+use arrow_schema::{DataType, FieldRef, Schema, SchemaRef};
+use datafusion_common::ScalarValue;
 use datafusion_expr::{EmitTo, GroupsAccumulator};
 use datafusion_functions_aggregate_common::aggregate::groups_accumulator::GroupsAccumulatorAdapter;
 use datafusion_physical_expr::PhysicalExpr;
@@ -183,6 +184,35 @@ fn known_first(of: &[usize], groups: usize) -> (Vec<usize>, usize) {
 }
 
 impl Aggregate {
+    /// Computes it once, so that what can never be computed is known when the query is planned: from a row of NULLs and one
+    /// of other values, from the state of these, and, unless rows are taken back, from both.
+    pub(crate) fn try_out(&self, schema: &SchemaRef, taken_back: bool) -> Result<(), Broken> {
+        for values in [false, true] {
+            let column = |field: &FieldRef| {
+                let value = ScalarValue::new_default(field.data_type()).ok().filter(|_| values);
+                value.and_then(|value| value.to_array().ok()).unwrap_or_else(|| new_null_array(field.data_type(), 1))
+            };
+            let system = schema.fields().len().saturating_sub(1);
+            let stamp = |field: &FieldRef| new_null_array(field.data_type(), 1);
+            let columns = schema.fields().iter().enumerate();
+            let columns = columns.map(|(at, field)| if at == system { stamp(field) } else { column(field) });
+            let relaxed = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+            let relaxed = Arc::new(Schema::new(relaxed.collect::<Vec<_>>()));
+            let row = RecordBatch::try_new(relaxed, columns.collect())?;
+            if taken_back {
+                let mut accumulator = accumulator(self)?;
+                accumulator.update_batch(&self.values(&row)?, &[0], self.filter(&row)?.as_ref(), 1)?;
+                accumulator.evaluate(EmitTo::All)?;
+                continue;
+            }
+            let all = Aggregates::new(std::slice::from_ref(self))?;
+            let first = all.merged(&row, &[0], 1, &[], &[])?;
+            let second = all.merged(&row, &[0], 1, &[first.get(0)], &[0])?;
+            all.results(&[first.get(0), second.get(0)], &[0, 0], 1)?;
+        }
+        Ok(())
+    }
+
     /// The arguments' values, then those that order the rows.
     pub(crate) fn values(&self, rows: &RecordBatch) -> Result<Vec<ArrayRef>, Broken> {
         let order = self.function.order_bys().iter().map(|sort| Arc::clone(&sort.expr));
