@@ -11,7 +11,7 @@ use arrow_array::types::Int32Type;
 use arrow_array::types::Int64Type;
 use arrow_array::{Array, ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
 use millstream_event::json::{Decimals, Encoder};
-use millstream_event::{Batch, Name, Offset, TopicPartition};
+use millstream_event::{Batch, Name, Offset, Stamp, TopicPartition};
 use millstream_log::{Append, Change, Class, Clock, Commit, Join, Lead, Log, Outcome, Read, Reader, Task};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -232,9 +232,12 @@ pub(crate) async fn ranges(log: &dyn Log, letters: &Name, ids: &[LetterId]) -> R
 async fn send(log: &dyn Log, clock: &dyn Clock, topics: &Topics, id: &str, order: &Order) -> Result<(), Error> {
     let text = serde_json::to_string(order).map_err(|e| Error::Refused(e.to_string()))?;
     let action = if order.action == Action::Replay { "replay" } else { "discard" };
-    let now = TimestampMicrosecondArray::from(vec![clock.now_us()]).with_timezone("+00:00");
+    let time = |micros: i64| -> ArrayRef {
+        Arc::new(TimestampMicrosecondArray::from(vec![micros]).with_timezone("+00:00"))
+    };
+    let now_us = clock.now_us();
     let one = |text: &str| -> ArrayRef { Arc::new(StringArray::from(vec![text])) };
-    let columns: Vec<ArrayRef> = vec![one(id), Arc::new(now.clone()), one(action), one(&text), Arc::new(now)];
+    let columns: Vec<ArrayRef> = vec![one(id), time(now_us), one(action), one(&text), time(Stamp::at(now_us).0)];
     let rows = RecordBatch::try_new(Arc::clone(command_schema().physical()), columns);
     let rows = rows.map_err(|e| Error::Refused(e.to_string()))?;
     let info = log.topic(&topics.commands).ok_or_else(|| none(&topics.commands))?;

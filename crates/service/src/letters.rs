@@ -7,7 +7,7 @@ use arrow_array::builder::{
 };
 use arrow_array::{ArrayRef, RecordBatch};
 use bytes::Bytes;
-use millstream_event::{Name, Schema};
+use millstream_event::{Name, Schema, Stamp};
 
 use crate::dead_letter::{RAW_BYTES_MAX, REASON_BYTES_MAX, letter_schema};
 
@@ -111,7 +111,7 @@ impl Sender {
             Arc::new(raws.finish()),
             times(&|l| l.ingested_at),
             texts(&|l| l.replayed_of()),
-            times(&|_| Some(now_us)),
+            times(&|_| Some(Stamp::at(now_us).0)),
         ];
         RecordBatch::try_new(Arc::clone(self.schema.physical()), columns)
     }
@@ -140,8 +140,12 @@ mod tests {
             Letter { code: "check".into(), rules: vec!["a".into()], origin: Some(origin), ..Letter::default() },
             Letter { code: "json-syntax".into(), reason: "é".repeat(900), raw: Some("{".into()), ..Letter::default() },
         ];
-        let rows = Sender::new(&Name::new("s").unwrap(), "v1").rows(&letters, 5).unwrap();
+        let rows = Sender::new(&Name::new("s").unwrap(), "v1").rows(&letters, 7).unwrap();
         assert_eq!(rows.num_rows(), 2);
+        let stamp = arrow_array::cast::AsArray::as_primitive::<arrow_array::types::TimestampMicrosecondType>(
+            rows.columns().last().unwrap(),
+        );
+        assert_eq!(stamp.value(0), 4, "a letter is neither late nor deleted, whenever it is written");
         assert_eq!(rows.column_by_name("attempts").unwrap().as_ref(), &arrow_array::Int32Array::from(vec![2, 1]));
     }
 }
