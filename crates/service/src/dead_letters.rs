@@ -232,9 +232,8 @@ pub(crate) async fn ranges(log: &dyn Log, letters: &Name, ids: &[LetterId]) -> R
 async fn send(log: &dyn Log, clock: &dyn Clock, topics: &Topics, id: &str, order: &Order) -> Result<(), Error> {
     let text = serde_json::to_string(order).map_err(|e| Error::Refused(e.to_string()))?;
     let action = if order.action == Action::Replay { "replay" } else { "discard" };
-    let time = |micros: i64| -> ArrayRef {
-        Arc::new(TimestampMicrosecondArray::from(vec![micros]).with_timezone("+00:00"))
-    };
+    let time =
+        |micros: i64| -> ArrayRef { Arc::new(TimestampMicrosecondArray::from(vec![micros]).with_timezone("+00:00")) };
     let now_us = clock.now_us();
     let one = |text: &str| -> ArrayRef { Arc::new(StringArray::from(vec![text])) };
     let columns: Vec<ArrayRef> = vec![one(id), time(now_us), one(action), one(&text), time(Stamp::at(now_us).0)];

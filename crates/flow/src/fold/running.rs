@@ -413,12 +413,7 @@ impl Folding {
     }
 
     /// Runs the timers of different keys, which are out of the list already.
-    fn run_timers(
-        &mut self,
-        timer: &Timer,
-        due: &[(i64, Box<[u8]>)],
-        ran: &mut Ran,
-    ) -> Result<(), Broken> {
+    fn run_timers(&mut self, timer: &Timer, due: &[(i64, Box<[u8]>)], ran: &mut Ran) -> Result<(), Broken> {
         let fold = Arc::clone(&self.fold);
         let first = ran.due.len() as u32;
         ran.due.extend_from_slice(due);

@@ -1,5 +1,6 @@
 //! The scalar functions of our SQL: DataFusion's, our JSON access, and `now()` as the time of ingestion.
 
+mod bounded;
 mod json;
 pub(crate) mod now;
 mod row_number;
@@ -17,7 +18,7 @@ pub(crate) fn all() -> Vec<Arc<ScalarUDF>> {
     functions.retain(|f| f.signature().volatility != Volatility::Volatile && f.name() != "current_time");
     functions.extend(now::functions());
     functions.extend(json::functions());
-    functions
+    functions.into_iter().map(bounded::bounded).collect()
 }
 
 /// What turns operators and literals (`a[1]`, `{…}`, EXTRACT) into function calls; the first that answers wins.

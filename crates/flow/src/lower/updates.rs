@@ -91,7 +91,8 @@ impl Lowering<'_> {
     /// The rows of a table topic as changes.
     pub(super) fn table_rows(&mut self, name: Name, input: Lowered, places: Vec<usize>) -> Result<Lowered> {
         if !self.catalog.updating {
-            let message = format!("topic `{name}` is a table: its rows replace each other, and so would what comes of them");
+            let message =
+                format!("topic `{name}` is a table: its rows replace each other, and so would what comes of them");
             return Err(SqlError::new("sql-table-rows", message).help(
                 "write to a topic with `kind: table`, or read the topic that it is made from; a stream may be joined \
                  with it on its key",

@@ -162,7 +162,10 @@ impl Planner<'_> {
         let (why, way) = if !settings.check.is_empty() {
             ("a row that breaks a rule would leave the one that it replaces", "write the rule as WHERE of an `sql`")
         } else if plain && settings.route.is_some() {
-            ("a row that goes another way would leave the one that it replaces", "write one service with `sql` for each way")
+            (
+                "a row that goes another way would leave the one that it replaces",
+                "write one service with `sql` for each way",
+            )
         } else if plain && outputs.iter().any(|to| !self.is_table(&to.value)) {
             ("its rows replace each other", "write to a topic with `kind: table`, or read what the table is made from")
         } else {
@@ -459,7 +462,8 @@ impl Planner<'_> {
             let Some(key) = self.topics.get(&to.value).map(|topic| topic.spec.key.clone()) else { continue };
             if key != own {
                 let (key, own) = (key.join(", "), own.join(", "));
-                let message = format!("service `{name}` copies a table with the key ({own}); that of `{}` is ({key})", to.value);
+                let message =
+                    format!("service `{name}` copies a table with the key ({own}); that of `{}` is ({key})", to.value);
                 let label = format!("give topic `{}` the `key: [{own}]`", to.value);
                 self.report(to.span, Diagnostic::error("table-key", message).label(label));
             }
