@@ -204,7 +204,12 @@ impl Query {
 
     /// What decides the form of its state: stored state of another signature does not fit.
     pub fn state_signature(&self) -> String {
-        self.stages.iter().map(|stage| stage.operator.signature()).collect::<Vec<_>>().join("\n")
+        let line = |stage: &Stage| {
+            let sides = stage.sides.iter().enumerate();
+            let sides = sides.flat_map(|(side, chain)| chain.meanings(&stage.operator.meanings(side)));
+            format!("{} of {}", stage.operator.signature(), sides.collect::<Vec<_>>().join(", "))
+        };
+        self.stages.iter().map(line).collect::<Vec<_>>().join("\n")
     }
 
     /// The query at work on one partition, without state.

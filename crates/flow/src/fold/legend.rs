@@ -6,7 +6,7 @@ use arrow_schema::{Field, FieldRef};
 
 use crate::expr::value::{Sink, Val};
 use crate::fold::Fold;
-use crate::stream::{Broken, KeyColumns, Legend, StateLegend, StateRow, cell};
+use crate::stream::{Broken, KeyColumns, Legend, StateLegend, StateRow, cell, moment};
 
 struct FoldLegend {
     fold: Arc<Fold>,
@@ -21,7 +21,27 @@ impl Fold {
         };
         let key = KeyColumns::new(self.key.iter().zip(&self.kinds).map(field).collect())?;
         let line = format!("fold by {}", self.key.join(", "));
-        Ok(StateLegend::new(vec![(line, Box::new(FoldLegend { fold: Arc::clone(self), key }))]))
+        let mut steps: Vec<(String, Box<dyn Legend>)> =
+            vec![(line, Box::new(FoldLegend { fold: Arc::clone(self), key }))];
+        if self.timer.is_some() {
+            steps.push(("the time that timers have heard".to_owned(), Box::new(HeardLegend)));
+        }
+        Ok(StateLegend::new(steps))
+    }
+}
+
+/// Reads what timers have heard.
+struct HeardLegend;
+
+impl Legend for HeardLegend {
+    fn key(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn row(&self, _key: &[u8], value: &[u8]) -> Result<StateRow, Broken> {
+        let heard = value.first_chunk::<8>().map(|time| i64::from_be_bytes(*time));
+        let heard = heard.ok_or_else(|| Broken("a row of the fold's state has another form".into()))?;
+        Ok(StateRow { what: "progress", value: vec![moment("heard_until", heard)], ..StateRow::default() })
     }
 }
 

@@ -104,7 +104,8 @@ impl Lowering<'_> {
         let key: Vec<_> = key.map(|(place, column)| (place, column.kind.to_arrow())).collect();
         let schema = batch_schema(&input.schema);
         let updates = key.iter().map(|(place, _)| places.iter().position(|own| own == place)).collect();
-        let operator = TableRowsPlan { name: name.to_string(), key, places, schema };
+        let key_names = self.catalog.tables.get(&name).cloned().unwrap_or_default();
+        let operator = TableRowsPlan { name: name.to_string(), key, key_names, places, schema };
         operator.open().map_err(|e| {
             let message = format!("rows of the table topic `{name}` have a column that cannot be kept: {e}");
             SqlError::new("sql-table-rows", message).help("leave the column out")

@@ -48,6 +48,10 @@ impl Blueprint for AsOfJoinPlan {
         self.keep
     }
 
+    fn meanings(&self, side: usize) -> Vec<usize> {
+        self.paired.keys.of(side).clone()
+    }
+
     fn signature(&self) -> String {
         format!("as of join {} {:?} {}", self.table, self.time, self.paired.signature())
     }

@@ -2,7 +2,8 @@
 //! until its window is over, or for a while after its first row by event time: a row that happened later than that is a
 //! first one again.
 //!
-//! State: the key `end of the window, key` (`0, key` without windows) has the event time of the row that passed.
+//! State: the key `end of the window, key` (`0, key` without windows) has the event time of the row that passed; the empty
+//! key has the end of the last window that is over.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -58,11 +59,20 @@ impl Blueprint for DedupPlan {
             keys: Keys::new(&types)?,
             seen: BTreeMap::new(),
             swept: i64::MIN,
+            over: i64::MIN,
         }))
     }
 
     fn timed(&self) -> bool {
         self.until != Until::Ever
+    }
+
+    fn meanings(&self, _side: usize) -> Vec<usize> {
+        let time = match self.until {
+            Until::Window { place, .. } | Until::Ttl { place, .. } => Some(place),
+            Until::Ever => None,
+        };
+        self.key.iter().map(|(place, _)| *place).chain(time).collect()
     }
 
     fn signature(&self) -> String {
@@ -100,6 +110,8 @@ struct Dedup {
     seen: BTreeMap<i64, RowTable>,
     /// The watermark when keys were last forgotten.
     swept: i64,
+    /// The end of the last window that is over.
+    over: i64,
 }
 
 /// Keys are looked through for old ones so many times within their time to live.
@@ -128,6 +140,10 @@ impl Operator for Dedup {
             let first = match (self.until, *known, time(row)) {
                 // Without a place in time it is in no window, and nobody knows when to forget it.
                 (Until::Window { .. }, _, None) => None,
+                (Until::Window { .. }, _, Some(end)) if end <= self.over => {
+                    out.late.push(row as u32);
+                    None
+                }
                 (_, Some(_), None) | (Until::Window { .. } | Until::Ever, Some(_), _) => None,
                 (Until::Ttl { ttl, .. }, Some(first), Some(time)) => {
                     (time >= first.saturating_add(ttl)).then_some(Some(time))
@@ -155,9 +171,13 @@ impl Operator for Dedup {
             Until::Window { .. } => {
                 while let Some(window) = self.seen.first_entry().filter(|window| *window.key() <= watermark) {
                     let (end, seen) = window.remove_entry();
+                    self.over = end;
+                    out.changes.put(&[], &time_key(end));
                     seen.iter().for_each(|(key, _)| out.changes.delete(&[&time_key(end), key]));
                 }
             }
+            // The end of time says nothing about when what begins again goes on.
+            Until::Ttl { .. } if watermark == i64::MAX => {}
             Until::Ttl { ttl, .. } if watermark >= self.swept.saturating_add(ttl / SWEEPS).max(i64::MIN + 1) => {
                 self.swept = watermark;
                 if let Some(seen) = self.seen.get_mut(&0) {
@@ -177,6 +197,10 @@ impl Operator for Dedup {
 
     fn restore(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Broken> {
         let broken = || Broken("a remembered key has another form than this version's".into());
+        if key.is_empty() {
+            self.over = value.map_or(Some((i64::MIN, [].as_slice())), time_of).ok_or_else(broken)?.0;
+            return Ok(());
+        }
         let (window, key) = time_of(key).ok_or_else(broken)?;
         match value {
             Some(value) => self.seen.entry(window).or_default().put(key, value),

@@ -45,6 +45,10 @@ impl Blueprint for IntervalJoinPlan {
         true
     }
 
+    fn meanings(&self, side: usize) -> Vec<usize> {
+        self.paired.keys.of(side).clone()
+    }
+
     fn signature(&self) -> String {
         let keep = (self.keep.left, self.keep.right);
         let Self { least, most, time, .. } = self;

@@ -41,7 +41,7 @@ pub use changes::{ChangeRows, Changes};
 pub(crate) use dedup::{DedupPlan, Until};
 pub(crate) use groups::{Groups, Keys};
 pub(crate) use interval_join::IntervalJoinPlan;
-pub(crate) use legend::{KeyColumns, Legend, cell};
+pub(crate) use legend::{KeyColumns, Legend, cell, moment};
 pub use legend::{StateCell, StateLegend, StateRow};
 pub(crate) use operator::Blueprint;
 pub use operator::Broken;

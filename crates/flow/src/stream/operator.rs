@@ -106,6 +106,12 @@ pub(crate) trait Blueprint: std::fmt::Debug + Send + Sync {
     /// What decides the form of its state: an operator with another one cannot go on with it.
     fn signature(&self) -> String;
 
+    /// The places of the columns of a side that decide what its state means: keys, times, orders. What is computed there is
+    /// a part of the query's signature.
+    fn meanings(&self, _side: usize) -> Vec<usize> {
+        Vec::new()
+    }
+
     /// Reads the rows of its state for a person.
     fn legend(&self) -> Result<Box<dyn Legend>, Broken> {
         Ok(Box::new(Unread))

@@ -152,14 +152,20 @@ impl Blueprint for OverPlan {
         self.by_time
     }
 
+    fn meanings(&self, _side: usize) -> Vec<usize> {
+        let key = self.key.iter().map(|(place, _)| *place);
+        key.chain([self.time]).chain(self.columns.iter().map(|(place, _)| *place)).collect()
+    }
+
     fn signature(&self) -> String {
         let keys: Vec<&DataType> = self.key.iter().map(|(_, kind)| kind).collect();
         let running = |f: &&Function| matches!(f.frame, Frame::Running { .. });
         let running: Vec<&Function> = self.functions.iter().filter(running).collect();
         let waits = self.by_time.then_some(&self.input);
         let types: Vec<_> = waits.iter().flat_map(|schema| schema.fields()).map(|f| f.data_type()).collect();
-        let ttl = if self.keep().ttl.is_some() { " ttl" } else { "" };
-        format!("over {keys:?} {:?} {running:?} {types:?}{ttl}", self.columns)
+        let Keep { rows, micros, ttl, .. } = self.keep();
+        let ttl = if ttl.is_some() { " ttl" } else { "" };
+        format!("over {keys:?} {:?} {running:?} {types:?}{ttl} back {rows} rows {micros:?} us", self.columns)
     }
 
     fn legend(&self) -> Result<Box<dyn Legend>, Broken> {

@@ -36,6 +36,22 @@ pub(crate) struct Chain {
     pub(crate) ops: Vec<Op>,
 }
 
+impl Chain {
+    /// What stands at some places of its rows, as far as it is computed there, and the times of its windows.
+    pub(crate) fn meanings(&self, places: &[usize]) -> Vec<String> {
+        let last = |place: &usize| match self.ops.last() {
+            Some(Op::Project(project)) => project.exprs.get(*place).map(|expr| expr.text().to_owned()),
+            Some(Op::Select(select)) => select.schema.fields().get(*place).map(|field| field.name().clone()),
+            _ => Some(format!("column {place}")),
+        };
+        let windows = self.ops.iter().filter_map(|op| match op {
+            Op::Panes(panes) => panes.schema.fields().get(panes.time).map(|field| format!("time {}", field.name())),
+            _ => None,
+        });
+        places.iter().filter_map(last).chain(windows).collect()
+    }
+}
+
 /// An operator with state, and what leads to its sides.
 #[derive(Debug)]
 pub(crate) struct Stage {
@@ -83,6 +99,7 @@ pub struct Running {
     query: Arc<Query>,
     operators: Vec<Box<dyn Operator>>,
     changes: Changes,
+    /// The greatest watermark so far, but for the end of time: a source that ended may begin again.
     watermark: i64,
     /// Sources whose rows go on one by one, because they meet again in a step where their order matters.
     interleaved: Vec<Source>,
@@ -153,13 +170,15 @@ impl Running {
     }
 
     /// No row that is not late will be pushed any more with an event time before `watermark` (microseconds since 1970
-    /// UTC; `i64::MAX`: nothing more will be pushed). A watermark that goes back changes nothing.
+    /// UTC; `i64::MAX`: nothing more will be pushed, as far as is known). A watermark that goes back changes nothing.
     pub fn advance(&mut self, watermark: i64, lookups: &LookupSet) -> Result<Step, Broken> {
         let mut step = Step::default();
-        if watermark <= self.watermark {
-            return Ok(step);
+        if watermark != i64::MAX {
+            if watermark <= self.watermark {
+                return Ok(step);
+            }
+            self.watermark = watermark;
         }
-        self.watermark = watermark;
         let query = Arc::clone(&self.query);
         let tables = query.tables(lookups).map_err(|e| Broken(e.reason))?;
         let mut dropped = vec![0; query.inner().len()];

@@ -2,7 +2,8 @@
 //! session begins with its first event and ends a gap behind its last; when the watermark reaches its end it is given out,
 //! once. An event that comes between two sessions joins them.
 //!
-//! State: the key `group key, start` has the end of the session and the aggregates' states.
+//! State: the key `group key, start` has the end of the session and the aggregates' states; the empty key has the end of
+//! the last session that was given out.
 //!
 //! A batch is laid out first: for each row, in order, which sessions it joins, by times alone. Then the rows are added
 //! vectorized, in rounds: sessions that nothing was joined into, those that were joined from these, and so on. So states
@@ -60,11 +61,16 @@ impl Blueprint for SessionPlan {
             keys: Keys::new(&types)?,
             aggregates: Aggregates::new(&self.aggregates)?,
             sessions: Sessions::default(),
+            given: i64::MIN,
         }))
     }
 
     fn timed(&self) -> bool {
         true
+    }
+
+    fn meanings(&self, _side: usize) -> Vec<usize> {
+        self.key.iter().map(|(place, _)| *place).chain([self.time]).collect()
     }
 
     fn signature(&self) -> String {
@@ -96,6 +102,8 @@ struct SessionAggregate {
     keys: Keys,
     aggregates: Aggregates,
     sessions: Sessions,
+    /// The end of the last session that was given out.
+    given: i64,
 }
 
 /// A session while a batch is laid out.
@@ -136,7 +144,7 @@ struct Layout {
 
 impl Operator for SessionAggregate {
     fn push(&mut self, _side: usize, rows: &RecordBatch, out: &mut Out<'_>) -> Result<(), Broken> {
-        let Some((rows, times)) = self.placed(rows)? else { return Ok(()) };
+        let Some((rows, times)) = self.placed(rows, &mut out.late)? else { return Ok(()) };
         let columns: Vec<ArrayRef> = self.key.iter().filter_map(|i| rows.columns().get(*i).cloned()).collect();
         let keys = self.keys.encode(&columns, rows.num_rows())?;
         let groups = Groups::new(&keys, |_| 0);
@@ -178,6 +186,11 @@ impl Operator for SessionAggregate {
         let mut ended = self.sessions.ended(watermark);
         let sessions = &self.sessions;
         ended.sort_unstable_by_key(|slot| sessions.get(*slot).map(|s| (s.end, s.key(), s.start)));
+        let last = ended.last().and_then(|slot| self.sessions.get(*slot)).map(|session| session.end);
+        if let Some(end) = last.filter(|end| *end > self.given) {
+            self.given = end;
+            out.changes.put(&[], &time_key(end));
+        }
         for slots in ended.chunks(SESSIONS_PER_BATCH) {
             out.rows.push(self.batch(slots)?);
         }
@@ -192,6 +205,10 @@ impl Operator for SessionAggregate {
 
     fn restore(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Broken> {
         let broken = || Broken("a session's state has another form than this version's".into());
+        if key.is_empty() {
+            self.given = value.map_or(Some((i64::MIN, [].as_slice())), time_of).ok_or_else(broken)?.0;
+            return Ok(());
+        }
         let (key, start) = key.split_last_chunk::<8>().ok_or_else(broken)?;
         let (start, _) = time_of(start).ok_or_else(broken)?;
         let known = self.sessions.of_key(key).find(|slot| self.sessions.get(*slot).is_some_and(|s| s.start == start));
@@ -274,16 +291,19 @@ impl Span {
 }
 
 impl SessionAggregate {
-    /// The rows that have a time, and their times.
-    fn placed(&self, rows: &RecordBatch) -> Result<Option<(RecordBatch, Vec<i64>)>, Broken> {
+    /// The rows that have a time, and their times. Rows whose session alone would have been given out are added to `late`.
+    fn placed(&self, rows: &RecordBatch, late: &mut Vec<u32>) -> Result<Option<(RecordBatch, Vec<i64>)>, Broken> {
         let times = rows.columns().get(self.time).and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
         let times = times.ok_or_else(|| Broken("the session's time is no timestamp".into()))?;
-        let kept: Vec<i64> = times.iter().flatten().map(|time| time.saturating_sub(self.behind)).collect();
+        let open = |time: &i64| time.saturating_add(self.gap) > self.given;
+        let own: Vec<Option<i64>> = times.iter().map(|time| time.map(|time| time.saturating_sub(self.behind))).collect();
+        late.extend((0_u32..).zip(&own).filter(|(_, time)| time.is_some_and(|time| !open(&time))).map(|(row, _)| row));
+        let kept: Vec<i64> = own.iter().flatten().copied().filter(open).collect();
         Ok(match kept.len() {
             0 => None,
             all if all == times.len() => Some((rows.clone(), kept)),
             _ => {
-                let mask: BooleanArray = (0..times.len()).map(|row| Some(times.is_valid(row))).collect();
+                let mask: BooleanArray = own.iter().map(|time| Some(time.as_ref().is_some_and(open))).collect();
                 Some((filter_record_batch(rows, &mask)?, kept))
             }
         })

@@ -44,6 +44,10 @@ impl Blueprint for TableJoinPlan {
         side != self.table
     }
 
+    fn meanings(&self, side: usize) -> Vec<usize> {
+        self.paired.keys.of(side).clone()
+    }
+
     fn signature(&self) -> String {
         format!("table join {} {}", self.table, self.paired.signature())
     }

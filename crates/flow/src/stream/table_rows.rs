@@ -13,6 +13,7 @@ use millstream_event::Stamp;
 
 use crate::ops::batch_of;
 use crate::stream::groups::Keys;
+use crate::stream::legend::{Legend, TableRowsLegend};
 use crate::stream::operator::{Blueprint, Broken, Operator, Out};
 use crate::stream::row_table::RowTable;
 
@@ -22,6 +23,8 @@ pub(crate) struct TableRowsPlan {
     pub(crate) name: String,
     /// The places and types of the table's key in its columns.
     pub(crate) key: Vec<(usize, DataType)>,
+    /// The names of these.
+    pub(crate) key_names: Vec<String>,
     /// The places of the columns that are read.
     pub(crate) places: Vec<usize>,
     /// These columns and the system's.
@@ -29,7 +32,8 @@ pub(crate) struct TableRowsPlan {
 }
 
 impl TableRowsPlan {
-    fn types(&self) -> Vec<DataType> {
+    /// The types of what is kept of a row.
+    pub(crate) fn types(&self) -> Vec<DataType> {
         self.schema.fields().iter().map(|field| field.data_type().clone()).collect()
     }
 
@@ -60,7 +64,11 @@ impl Blueprint for TableRowsPlan {
 
     fn signature(&self) -> String {
         let columns = self.schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type()));
-        format!("table {:?} of {}", self.key, columns.collect::<Vec<_>>().join(", "))
+        format!("table {:?} {:?} of {}", self.key_names, self.key, columns.collect::<Vec<_>>().join(", "))
+    }
+
+    fn legend(&self) -> Result<Box<dyn Legend>, Broken> {
+        Ok(Box::new(TableRowsLegend::new(self)?))
     }
 
     fn describe(&self) -> String {

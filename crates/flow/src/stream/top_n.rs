@@ -4,7 +4,7 @@
 //! is given out at once: the row that was at a place, taken back, and the row that is there now.
 //!
 //! State: the key `end of the window, length of the key, key, order, number among equals` has the row; the end is 0
-//! without windows.
+//! without windows. The empty key has the end of the last window that was given out.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -68,6 +68,7 @@ impl Blueprint for TopNPlan {
             orders: Keys::ordered(&order)?,
             rows: Keys::new(&self.row_types())?,
             windows: BTreeMap::new(),
+            given: i64::MIN,
             kept: 0,
             bytes: 0,
         }))
@@ -79,6 +80,12 @@ impl Blueprint for TopNPlan {
 
     fn updates(&self) -> bool {
         self.window.is_none()
+    }
+
+    fn meanings(&self, _side: usize) -> Vec<usize> {
+        let window = self.window.map(|(place, _)| place);
+        let key = self.key.iter().map(|(place, _)| *place);
+        key.chain(self.order.iter().map(|(place, ..)| *place)).chain(window).collect()
     }
 
     fn signature(&self) -> String {
@@ -145,6 +152,8 @@ struct TopN {
     rows: Keys,
     /// By the end of the window, or all under 0.
     windows: BTreeMap<i64, Tops>,
+    /// The end of the last window that was given out.
+    given: i64,
     kept: usize,
     bytes: usize,
 }
@@ -180,6 +189,10 @@ impl Operator for TopN {
         for (first, candidates) in groups.first.iter().zip(&rows_of) {
             // A row without a time is in no window.
             let Some(end) = end(*first) else { continue };
+            if self.window.is_some() && end <= self.given {
+                out.late.extend(candidates);
+                continue;
+            }
             let key = keys.key(*first);
             let before = self.windows.get(&end).and_then(|tops| tops.get(key)).map(Vec::as_slice).unwrap_or_default();
             let passes = |row: &u32| {
@@ -205,6 +218,8 @@ impl Operator for TopN {
         }
         while let Some(window) = self.windows.first_entry().filter(|window| *window.key() <= watermark) {
             let (end, tops) = window.remove_entry();
+            self.given = end;
+            out.changes.put(&[], &time_key(end));
             let mut tops: Vec<(Box<[u8]>, Vec<Kept>)> = tops.into_iter().collect();
             tops.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
             let mut rows: Vec<Given<'_>> = Vec::new();
@@ -225,6 +240,10 @@ impl Operator for TopN {
 
     fn restore(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Broken> {
         let broken = || Broken("a kept row has another form than this version's".into());
+        if key.is_empty() {
+            self.given = value.map_or(Some((i64::MIN, [].as_slice())), time_of).ok_or_else(broken)?.0;
+            return Ok(());
+        }
         let (end, rest) = time_of(key).ok_or_else(broken)?;
         let (length, rest) = rest.split_first_chunk::<4>().ok_or_else(broken)?;
         let (key, order) = rest.split_at_checked(u32::from_be_bytes(*length) as usize).ok_or_else(broken)?;

@@ -68,6 +68,10 @@ impl Blueprint for UpdateAggregatePlan {
         false
     }
 
+    fn meanings(&self, _side: usize) -> Vec<usize> {
+        self.key.iter().map(|(place, _)| *place).collect()
+    }
+
     fn signature(&self) -> String {
         let types: Vec<&DataType> = self.key.iter().map(|(_, kind)| kind).collect();
         let states = match &self.retracting {

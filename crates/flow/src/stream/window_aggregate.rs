@@ -111,6 +111,10 @@ impl Blueprint for WindowAggregatePlan {
         self.late.is_some()
     }
 
+    fn meanings(&self, _side: usize) -> Vec<usize> {
+        self.key.iter().map(|(place, _)| *place).chain([self.end]).collect()
+    }
+
     fn signature(&self) -> String {
         let types: Vec<&DataType> = self.key.iter().map(|(_, kind)| kind).collect();
         let states = Kept::new(&self.aggregates).map(|kept| kept.signature()).unwrap_or_default();

@@ -23,9 +23,10 @@ use millstream_event::{Column, ColumnType, Schema};
 use crate::query::Query;
 use crate::stream::groups::Keys;
 use crate::stream::operator::Broken;
+use crate::stream::window_aggregate::time_of;
 
 pub(crate) use joins::{HeldLegend, Sides, TableLegend};
-pub(crate) use kept::{DedupLegend, TopNLegend};
+pub(crate) use kept::{DedupLegend, TableRowsLegend, TopNLegend};
 pub(crate) use over::OverLegend;
 pub(crate) use updates::UpdateLegend;
 pub(crate) use windows::{SessionLegend, WindowLegend};
@@ -169,11 +170,17 @@ fn quoted(text: &str) -> String {
 }
 
 /// A moment, in microseconds since 1970 UTC.
-pub(super) fn moment(name: &str, micros: i64) -> StateCell {
+pub(crate) fn moment(name: &str, micros: i64) -> StateCell {
     let zone = Some("+00:00".into());
     let field = Field::new(name, DataType::Timestamp(arrow_schema::TimeUnit::Microsecond, zone), true);
     let column: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![micros]).with_timezone("+00:00"));
     cell(&field, &column)
+}
+
+/// Up to where windows were given out.
+pub(super) fn progress(value: &[u8]) -> Result<StateRow, Broken> {
+    let (time, _) = time_of(value).ok_or_else(broken)?;
+    Ok(StateRow { what: "progress", value: vec![moment("given_out_until", time)], ..StateRow::default() })
 }
 
 /// A whole number.

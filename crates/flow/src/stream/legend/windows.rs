@@ -6,7 +6,7 @@ use arrow_schema::{Field, FieldRef, SchemaRef};
 
 use crate::stream::kept::{GROUP, Kept};
 use crate::stream::legend::values::{following, value_cells};
-use crate::stream::legend::{KeyColumns, Legend, StateCell, StateRow, broken, moment};
+use crate::stream::legend::{KeyColumns, Legend, StateCell, StateRow, broken, moment, progress};
 use crate::stream::lists::VALUE;
 use crate::stream::operator::Broken;
 use crate::stream::panes::Windows;
@@ -116,12 +116,7 @@ impl Legend for WindowLegend {
 
     fn row(&self, key: &[u8], value: &[u8]) -> Result<StateRow, Broken> {
         if key.is_empty() {
-            let (time, _) = time_of(value).ok_or_else(broken)?;
-            return Ok(StateRow {
-                what: "progress",
-                value: vec![moment("given_out_until", time)],
-                ..StateRow::default()
-            });
+            return progress(value);
         }
         let key = match (self.shape.aggregates.has_lists(), key.split_first_chunk::<1>()) {
             (false, _) => key,
@@ -157,6 +152,9 @@ impl Legend for SessionLegend {
     }
 
     fn row(&self, key: &[u8], value: &[u8]) -> Result<StateRow, Broken> {
+        if key.is_empty() {
+            return progress(value);
+        }
         let (key, start) = key.split_last_chunk::<8>().ok_or_else(broken)?;
         let (start, _) = time_of(start).ok_or_else(broken)?;
         let (end, state) = time_of(value).ok_or_else(broken)?;

@@ -26,6 +26,8 @@ impl Keyed {
                     let end = (number + 1).saturating_sub(to).max(start);
                     select(of, start..end, None, parts);
                 }
+                // What else happened then may be forgotten; the row itself is there.
+                Frame::Range { to: 0, .. } if time < horizon => select(of, number..number + 1, None, parts),
                 Frame::Range { from, to } => {
                     let least = time.saturating_sub(from).max(horizon);
                     select(of, kept.clone(), Some((least, time.saturating_sub(to))), parts);
