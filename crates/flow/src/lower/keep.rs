@@ -12,10 +12,19 @@ use crate::sql::keep::KeepNode;
 use crate::sql::time_windows::Kind;
 use crate::stream::{Blueprint, DedupPlan, TopNPlan, Until, Windows};
 
+/// The most rows that are kept of each group.
+const FIRST_ROWS_MAX: usize = 10_000;
+
 impl Lowering<'_> {
     pub(super) fn keep(&mut self, node: &KeepNode) -> Result<Lowered> {
         let input = spread(self.lower(&node.input)?)?;
         self.only_appends(&input)?;
+        if node.limit > FIRST_ROWS_MAX {
+            let message = format!("{} rows of each group would be kept; {FIRST_ROWS_MAX} are the most", node.limit);
+            return Err(
+                SqlError::new("sql-first-rows", message).help("ask for fewer, as in ROW_NUMBER() OVER (…) <= 100")
+            );
+        }
         let trace = |expr: &Expr| input.lineage.get(column_of(expr, &input.schema)?).copied().flatten();
         let traces: Vec<Option<Trace>> = node.partition.iter().map(trace).collect();
         let window = self.window_of(&node.partition, &input)?;

@@ -11,6 +11,9 @@ use crate::ops::windows::{Panes, Spread};
 use crate::sql::time_windows::{Kind, WindowNode};
 use crate::stream::Windows;
 
+/// The most windows that a row is copied into.
+const COPIES_MAX: i64 = 500;
+
 /// The windows that rows were put into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Open {
@@ -31,6 +34,7 @@ impl Lowering<'_> {
                 "let two services do it, one behind the other",
             ));
         }
+        self.only_appends(&input)?;
         let place = input.schema.maybe_index_of_column(&node.time);
         let place =
             place.ok_or_else(|| SqlError::new("sql-window-time", format!("there is no column {}", node.time)))?;
@@ -122,6 +126,12 @@ pub(crate) fn spread(mut input: Lowered) -> Result<Lowered> {
     let Some(open) = &mut input.windows else { return Ok(input) };
     let Kind::Fixed(windows) = open.kind else { return session_is_not_known() };
     if !std::mem::replace(&mut open.spread, true) {
+        let copies = windows.size() / windows.step();
+        if copies > COPIES_MAX {
+            let message = format!("each row would be copied into {copies} windows; {COPIES_MAX} are the most");
+            let error = SqlError::new("sql-window-copies", message);
+            return Err(error.help("GROUP BY the windows, which copies no rows, or let them begin less often"));
+        }
         let place = |trace| input.lineage.iter().position(|l| *l == Some(trace));
         let (start, end) = (place(Trace::WindowStart), place(Trace::WindowEnd));
         input.ops.push(Op::Spread(Spread { windows, start, end }));

@@ -32,6 +32,15 @@ impl Windows {
         }
     }
 
+    /// How far apart the ends of windows are.
+    pub(crate) fn step(self) -> i64 {
+        match self {
+            Self::Tumble { size } => size,
+            Self::Hop { slide, .. } => slide,
+            Self::Cumulate { step, .. } => step,
+        }
+    }
+
     /// The end of the pane that a time is in; `None` at the end of time.
     pub(crate) fn pane_end(self, time: i64) -> Option<i64> {
         let pane = self.pane();

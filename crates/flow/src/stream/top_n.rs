@@ -291,6 +291,23 @@ fn insert(tops: &mut Vec<Kept>, orders: &Encoded, rows: &[u32], limit: usize) {
     }
 }
 
+/// What is in one list alone: what has gone, and what has come. Both are in order.
+fn differences<'k>(before: &'k [Kept], now: &'k [Kept]) -> (Vec<&'k Kept>, Vec<&'k Kept>) {
+    let (mut gone, mut came) = (Vec::new(), Vec::new());
+    let (mut old, mut new) = (before.iter().peekable(), now.iter().peekable());
+    loop {
+        match (old.peek(), new.peek()) {
+            (None, None) => return (gone, came),
+            (Some(a), Some(b)) if a.order == b.order => {
+                old.next();
+                new.next();
+            }
+            (Some(a), b) if b.is_none_or(|b| a.order < b.order) => gone.extend(old.next()),
+            _ => came.extend(new.next()),
+        }
+    }
+}
+
 /// A row to be given out.
 struct Given<'r> {
     row: &'r [u8],
@@ -326,12 +343,13 @@ impl TopN {
     fn keep(&mut self, touched: Vec<Touched>, out: &mut Out<'_>) {
         for Touched { end, key, before, now } in touched {
             let (time, length) = (time_key(end), length_of(&key));
-            for gone in before.iter().filter(|old| !now.iter().any(|new| new.order == old.order)) {
+            let (gone, came) = differences(&before, &now);
+            for gone in gone {
                 self.kept -= 1;
                 self.bytes -= key.len() + gone.order.len() + gone.row.len() + ROW_OVERHEAD_BYTES;
                 out.changes.delete(&state_key(&time, &length, &key, &gone.order));
             }
-            for new in now.iter().filter(|new| !before.iter().any(|old| new.order == old.order)) {
+            for new in came {
                 self.kept += 1;
                 self.bytes += key.len() + new.order.len() + new.row.len() + ROW_OVERHEAD_BYTES;
                 out.changes.put(&state_key(&time, &length, &key, &new.order), &new.row);
