@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow_schema::{DataType, Field};
 use datafusion_common::{Column, DFSchema, DFSchemaRef, TableReference};
 use datafusion_expr::expr::{AggregateFunction, AggregateFunctionParams};
-use datafusion_expr::{Aggregate as Plan, Expr, ExprSchemable};
+use datafusion_expr::{Aggregate as Plan, Expr, ExprSchemable, cast};
 use datafusion_physical_expr::aggregate::LoweredAggregateBuilder;
 
 use crate::error::SqlError;
@@ -174,7 +174,12 @@ impl Lowering<'_> {
             Ok(Expr::Column(Column::new_unqualified(format!("c{place}"))))
         };
         let AggregateFunctionParams { args, distinct, filter, order_by, null_treatment } = &call.params;
-        let args = args.iter().map(&mut column).collect::<Result<_>>()?;
+        let adds = matches!(call.func.name(), "sum" | "avg");
+        let args = args.iter().map(|arg| match wide(arg, &input.schema).filter(|_| adds) {
+            Some(wide) => column(&wide),
+            None => column(arg),
+        });
+        let args = args.collect::<Result<_>>()?;
         let filter = filter.as_ref().map(|f| column(f)).transpose()?.map(Box::new);
         let mut ordered = Vec::with_capacity(order_by.len());
         for sort in order_by {
@@ -202,6 +207,27 @@ fn known_by(group: &[GroupColumn]) -> Vec<Option<usize>> {
     places.map(|(place, _)| Some(place)).collect()
 }
 
+/// A decimal whose sum or average may have more digits than a decimal has, with as many as that takes: what comes of it is
+/// asked when it is given out, and never wraps.
+fn wide(arg: &Expr, schema: &DFSchema) -> Option<Expr> {
+    const DIGITS_SAFE: u8 = 20;
+    match arg.get_type(schema).ok()? {
+        DataType::Decimal128(digits, scale) if digits > DIGITS_SAFE && !is_integer(arg, schema) => {
+            Some(cast(arg.clone(), DataType::Decimal256(76, scale)))
+        }
+        _ => None,
+    }
+}
+
+/// Whether it is an integer as a decimal.
+fn is_integer(arg: &Expr, schema: &DFSchema) -> bool {
+    match arg {
+        Expr::Alias(alias) => is_integer(&alias.expr, schema),
+        Expr::Cast(cast) => cast.expr.get_type(schema).is_ok_and(|kind| kind.is_integer()),
+        _ => false,
+    }
+}
+
 /// Refuses an aggregate whose results would depend on how rows come, or that fails at every event.
 fn computable(aggregate: &Aggregate, schema: &DFSchema, taken_back: bool) -> Result<()> {
     let function = &aggregate.function;
@@ -210,7 +236,10 @@ fn computable(aggregate: &Aggregate, schema: &DFSchema, taken_back: bool) -> Res
     match name {
         // It takes it that rows come in that order.
         "nth_value" if !function.order_bys().is_empty() => {
-            return refused("takes rows in the order in which they come only", "write array_agg(x ORDER BY y)[n]");
+            return refused(
+                "takes rows in the order in which they come only",
+                "write array_element(array_agg(x ORDER BY y), n)",
+            );
         }
         "approx_median" => return refused("depends on how events are batched", "write median(x), which is exact"),
         "approx_percentile_cont" | "approx_percentile_cont_with_weight" => {

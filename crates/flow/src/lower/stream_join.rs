@@ -70,6 +70,8 @@ impl Lowering<'_> {
     fn interval_join(&mut self, asked: Asked<'_>) -> Result<Lowered> {
         let Asked { join, keep, mut conditions, .. } = asked;
         let sides = self.sides(join, keep, None, &mut conditions)?;
+        self.only_appends(&sides.left)?;
+        self.only_appends(&sides.right)?;
         let bound = self.interval(&mut conditions, &sides)?;
         let pairs = pairs(&mut conditions, &sides);
         let (residual, rest) = self.residual(keep, conditions, join)?;

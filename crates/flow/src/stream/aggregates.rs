@@ -3,19 +3,24 @@
 //! Per batch: the states of the touched groups are merged into fresh accumulators, the batch's rows are added, and the
 //! new states are taken out: what is taken out is what has changed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::{ArrayRef, BooleanArray, RecordBatch, new_null_array};
+use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, new_null_array};
+use arrow_cast::cast;
 use arrow_schema::{DataType, FieldRef, Schema, SchemaRef};
+use arrow_select::filter::filter_record_batch;
 use datafusion_common::ScalarValue;
 use datafusion_expr::{EmitTo, GroupsAccumulator};
 use datafusion_functions_aggregate_common::aggregate::groups_accumulator::GroupsAccumulatorAdapter;
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::aggregate::AggregateFunctionExpr;
 
+use crate::ops::batch_of;
 use crate::stream::groups::{Encoded, Groups, Keys};
 use crate::stream::operator::Broken;
+use crate::stream::running::{Derived, text_of_row};
 
 /// One aggregate of a query, over columns that are evaluated already.
 #[derive(Debug, Clone)]
@@ -130,6 +135,50 @@ impl Aggregates {
         }
         Ok(())
     }
+}
+
+/// Columns with the types of fields, and the rows of results that have more digits than their type, each with why.
+pub(crate) fn narrowed<'f>(
+    columns: Vec<ArrayRef>,
+    fields: impl Iterator<Item = &'f FieldRef>,
+) -> Result<(Vec<ArrayRef>, BTreeMap<usize, String>), Broken> {
+    let mut wrong: BTreeMap<usize, String> = BTreeMap::new();
+    let mut own = Vec::with_capacity(columns.len());
+    for (column, field) in columns.into_iter().zip(fields) {
+        if column.data_type() == field.data_type() {
+            own.push(column);
+            continue;
+        }
+        let narrow = cast(&column, field.data_type())?;
+        if matches!(column.data_type(), DataType::Decimal256(..)) && narrow.null_count() > column.null_count() {
+            let lost = (0..column.len()).filter(|row| column.is_valid(*row) && narrow.is_null(*row));
+            let why = || format!("{} has more digits than {}", field.name(), field.data_type());
+            for row in lost {
+                wrong.entry(row).or_insert_with(why);
+            }
+        }
+        own.push(narrow);
+    }
+    Ok((own, wrong))
+}
+
+/// A batch with its schema's types, of keys, results and stamps. A row with a result that has more digits than its type is
+/// left out, and told.
+pub(crate) fn fitted(
+    schema: &SchemaRef,
+    columns: Vec<ArrayRef>,
+    rows: usize,
+    failed: &mut Vec<Derived>,
+) -> Result<RecordBatch, Broken> {
+    let (own, wrong) = narrowed(columns, schema.fields().iter())?;
+    let batch = batch_of(schema, own, rows)?;
+    if wrong.is_empty() {
+        return Ok(batch);
+    }
+    let fits: BooleanArray = (0..rows).map(|row| Some(!wrong.contains_key(&row))).collect();
+    let told = wrong.into_iter();
+    failed.extend(told.map(|(row, reason)| Derived { code: "overflow", reason, row: text_of_row(&batch, row) }));
+    Ok(filter_record_batch(&batch, &fits)?)
 }
 
 /// An accumulator without values.

@@ -12,6 +12,7 @@ use arrow_array::RecordBatch;
 
 use crate::stream::changes::Changes;
 use crate::stream::legend::{Legend, Unread};
+use crate::stream::running::Derived;
 
 /// Why an operator cannot go on: stored state that it does not understand, or a fault of its own.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +46,8 @@ pub(crate) struct Out<'a> {
     /// Rows of the pushed batch that came too late although nothing marked them: their producer went back behind what it
     /// had promised (it was opened again). They changed no state.
     pub(crate) late: Vec<u32>,
+    /// Rows that it could not give out, because a result of theirs does not fit; the state that they come from stands.
+    pub(crate) failed: Vec<Derived>,
     /// Changes of its state.
     pub(crate) changes: &'a mut Changes,
 }

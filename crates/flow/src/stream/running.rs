@@ -185,7 +185,7 @@ impl Running {
         let mut reached: Vec<i64> = Vec::with_capacity(self.operators.len());
         for at in 0..self.operators.len() {
             let own = query.stages().get(at).map_or(watermark, |stage| through(&stage.sides, &reached, watermark));
-            let (rows, _) = self.operate(at, |operator, out| operator.advance(own, out))?;
+            let (rows, _) = self.operate(at, &mut step, |operator, out| operator.advance(own, out))?;
             let behind = self.operators.get(at).map_or(0, |operator| operator.holds_back());
             reached.push(if own == i64::MAX { own } else { own.saturating_sub(behind) });
             self.flow(at, rows, &tables, &mut step, &mut dropped)?;
@@ -244,7 +244,7 @@ impl Running {
             step.rows.push(rows);
             return Ok(Vec::new());
         }
-        let (given, late) = self.operate(at, |operator, out| operator.push(side, &rows, out))?;
+        let (given, late) = self.operate(at, step, |operator, out| operator.push(side, &rows, out))?;
         self.flow(at, given, tables, step, dropped)?;
         Ok(late)
     }
@@ -291,11 +291,14 @@ impl Running {
     fn operate(
         &mut self,
         at: usize,
+        step: &mut Step,
         work: impl FnOnce(&mut dyn Operator, &mut Out<'_>) -> Result<(), Broken>,
     ) -> Result<(Vec<RecordBatch>, Vec<u32>), Broken> {
         let Some(operator) = self.operators.get_mut(at) else { return Ok(Default::default()) };
-        let mut out = Out { rows: Vec::new(), late: Vec::new(), changes: self.changes.of_stage(at as u8) };
+        let changes = self.changes.of_stage(at as u8);
+        let mut out = Out { rows: Vec::new(), late: Vec::new(), failed: Vec::new(), changes };
         work(operator.as_mut(), &mut out)?;
+        step.derived.append(&mut out.failed);
         Ok((out.rows, out.late))
     }
 }

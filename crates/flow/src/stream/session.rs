@@ -13,17 +13,17 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::TimestampMicrosecondType;
-use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, TimestampMicrosecondArray, UInt32Array};
-use arrow_cast::cast;
+use arrow_array::{ArrayRef, BooleanArray, RecordBatch, TimestampMicrosecondArray, UInt32Array};
 use arrow_schema::{DataType, SchemaRef};
 use arrow_select::filter::filter_record_batch;
 use millstream_event::Stamp;
 
 use crate::ops::{batch_of, take_all};
-use crate::stream::aggregates::{Aggregate, Aggregates};
+use crate::stream::aggregates::{Aggregate, Aggregates, fitted};
 use crate::stream::groups::{Groups, Keys};
 use crate::stream::legend::{Legend, SessionLegend};
 use crate::stream::operator::{Blueprint, Broken, Operator, Out};
+use crate::stream::running::Derived;
 use crate::stream::session_table::{NO_SLOT, Sessions};
 use crate::stream::window_aggregate::{GroupColumn, time_key, time_of};
 
@@ -192,7 +192,7 @@ impl Operator for SessionAggregate {
             out.changes.put(&[], &time_key(end));
         }
         for slots in ended.chunks(SESSIONS_PER_BATCH) {
-            out.rows.push(self.batch(slots)?);
+            out.rows.push(self.batch(slots, &mut out.failed)?);
         }
         for slot in ended {
             if let Some(session) = self.sessions.get(slot) {
@@ -296,7 +296,8 @@ impl SessionAggregate {
         let times = rows.columns().get(self.time).and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
         let times = times.ok_or_else(|| Broken("the session's time is no timestamp".into()))?;
         let open = |time: &i64| time.saturating_add(self.gap) > self.given;
-        let own: Vec<Option<i64>> = times.iter().map(|time| time.map(|time| time.saturating_sub(self.behind))).collect();
+        let own: Vec<Option<i64>> =
+            times.iter().map(|time| time.map(|time| time.saturating_sub(self.behind))).collect();
         late.extend((0_u32..).zip(&own).filter(|(_, time)| time.is_some_and(|time| !open(&time))).map(|(row, _)| row));
         let kept: Vec<i64> = own.iter().flatten().copied().filter(open).collect();
         Ok(match kept.len() {
@@ -363,7 +364,7 @@ impl SessionAggregate {
         Ok(states)
     }
 
-    fn batch(&self, slots: &[u32]) -> Result<RecordBatch, Broken> {
+    fn batch(&self, slots: &[u32], failed: &mut Vec<Derived>) -> Result<RecordBatch, Broken> {
         let sessions: Vec<_> = slots.iter().filter_map(|slot| self.sessions.get(*slot)).collect();
         let states: Vec<&[u8]> = sessions.iter().map(|session| session.state()).collect();
         let of: Vec<usize> = (0..sessions.len()).collect();
@@ -384,11 +385,7 @@ impl SessionAggregate {
         }
         columns.extend(results);
         columns.push(times(sessions.iter().map(|session| Stamp::at(session.end.saturating_sub(1)).0).collect()));
-        let fields = self.schema.fields().iter();
-        let columns = columns.into_iter().zip(fields).map(|(column, field)| {
-            if column.data_type() == field.data_type() { Ok(column) } else { cast(&column, field.data_type()) }
-        });
-        Ok(batch_of(&self.schema, columns.collect::<Result<_, _>>()?, sessions.len())?)
+        fitted(&self.schema, columns, sessions.len(), failed)
     }
 }
 

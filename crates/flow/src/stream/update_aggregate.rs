@@ -22,7 +22,7 @@ use arrow_select::take::take;
 use millstream_event::Stamp;
 
 use crate::ops::batch_of;
-use crate::stream::aggregates::Aggregate;
+use crate::stream::aggregates::{Aggregate, narrowed};
 use crate::stream::changes::Changes;
 use crate::stream::groups::{Encoded, Groups, Keys};
 use crate::stream::kept::{GROUP, Kept};
@@ -31,6 +31,7 @@ use crate::stream::lists::VALUE;
 use crate::stream::operator::{Blueprint, Broken, Operator, Out};
 use crate::stream::retract::{Arguments, Retracting};
 use crate::stream::row_table::RowTable;
+use crate::stream::running::Derived;
 use crate::stream::window_aggregate::{time_key, time_of};
 
 /// A planned aggregate without a window.
@@ -148,7 +149,7 @@ impl Operator for UpdateAggregate {
             before.push(known.map(|(stamp, state)| (stamp, state.into())));
         }
         let kept = before.iter().enumerate().filter_map(|(group, b)| b.as_ref().map(|(s, b)| (group, *s, b.as_ref())));
-        let old = self.results_of(kept.collect(), key_of)?;
+        let old = self.results_of(kept.collect(), key_of, None)?;
         let states: Vec<Option<&[u8]>> = before.iter().map(|b| b.as_ref().map(|(_, state)| state.as_ref())).collect();
         let after = match &mut self.states {
             States::Growing(kept) => {
@@ -162,7 +163,7 @@ impl Operator for UpdateAggregate {
             Some((group, latest.get(group).copied()?.max(last), state.as_deref()?))
         });
         let now: Vec<(usize, i64, &[u8])> = now.collect();
-        let new = self.results_of(now.clone(), key_of)?;
+        let new = self.results_of(now.clone(), key_of, Some(&mut out.failed))?;
         let (changed, same) = self.changed(&old, &new);
         for (group, stamp, state) in now {
             // A row that stays as it was keeps its stamp, as it is out there.
@@ -235,11 +236,13 @@ fn stamps(rows: &RecordBatch) -> Result<&[i64], Broken> {
 }
 
 impl UpdateAggregate {
-    /// The rows of groups: their numbers, stamps and states.
+    /// The rows of groups: their numbers, stamps and states. A group with a result that has more digits than its type has no
+    /// row; that is told to `failed`.
     fn results_of<'k>(
         &self,
         groups: Vec<(usize, i64, &[u8])>,
         key_of: impl Fn(usize) -> &'k [u8],
+        mut failed: Option<&mut Vec<Derived>>,
     ) -> Result<Rows, Broken> {
         let states: Vec<&[u8]> = groups.iter().map(|(_, _, state)| *state).collect();
         let columns = match &self.states {
@@ -255,13 +258,30 @@ impl UpdateAggregate {
             }
         };
         let fields = self.schema.fields().iter().skip(self.key.len());
-        let columns = columns.into_iter().zip(fields).map(|(column, field)| {
-            if column.data_type() == field.data_type() { Ok(column) } else { cast(&column, field.data_type()) }
-        });
-        let columns = columns.collect::<Result<Vec<_>, _>>()?;
+        let (columns, wrong) = narrowed(columns, fields)?;
+        if !wrong.is_empty() {
+            for (at, reason) in &wrong {
+                let key = groups.get(*at).map_or(&[][..], |(group, ..)| key_of(*group));
+                if let Some(failed) = &mut failed {
+                    failed.push(Derived { code: "overflow", reason: reason.clone(), row: self.text_of_key(key)? });
+                }
+            }
+            let fits = groups.into_iter().enumerate().filter(|(at, _)| !wrong.contains_key(at)).map(|(_, group)| group);
+            return self.results_of(fits.collect(), key_of, None);
+        }
         let bytes = self.results.encode(&columns, states.len())?;
         let (numbers, stamps) = groups.iter().map(|(group, stamp, _)| (*group, *stamp)).unzip();
         Ok(Rows { groups: numbers, stamps, columns, bytes })
+    }
+
+    /// A key for a person to read.
+    fn text_of_key(&self, key: &[u8]) -> Result<String, Broken> {
+        let columns = if self.key.is_empty() { Vec::new() } else { self.keys.decode([key])? };
+        let cells = self.schema.fields().iter().zip(&columns).map(|(field, column)| {
+            let value = arrow_cast::display::array_value_to_string(column, 0).unwrap_or_default();
+            format!("{}={value}", field.name())
+        });
+        Ok(cells.collect::<Vec<_>>().join(", "))
     }
 
     /// Which rows are taken back and given out, by their places among all (the old ones first), and which groups stay as

@@ -18,13 +18,11 @@ use std::sync::Arc;
 use arrow_array::cast::AsArray;
 use arrow_array::types::TimestampMicrosecondType;
 use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, TimestampMicrosecondArray};
-use arrow_cast::cast;
 use arrow_schema::{DataType, SchemaRef};
 use arrow_select::filter::filter_record_batch;
 use millstream_event::Stamp;
 
-use crate::ops::batch_of;
-use crate::stream::aggregates::Aggregate;
+use crate::stream::aggregates::{Aggregate, fitted};
 use crate::stream::groups::{Groups, Keys};
 use crate::stream::kept::{GROUP, Kept};
 use crate::stream::legend::{Legend, WindowLegend};
@@ -32,6 +30,7 @@ use crate::stream::lists::VALUE;
 use crate::stream::operator::{Blueprint, Broken, Operator, Out};
 use crate::stream::panes::Windows;
 use crate::stream::row_table::RowTable;
+use crate::stream::running::Derived;
 use crate::stream::window_aggregate::late::Late;
 
 /// How many groups are given out in one batch.
@@ -357,12 +356,17 @@ impl WindowAggregate {
             let name = |at: usize| from.get(at).map(|(pane, key)| name_of(*pane, key)).unwrap_or_default();
             let results = self.aggregates.results(&states, &of, keys.len(), &name)?;
             let rows: Vec<Row<'_>> = keys.iter().map(|key| Row { end, key, marks: 0 }).collect();
-            out.rows.push(self.batch(&rows, results)?);
+            out.rows.push(self.batch(&rows, results, &mut out.failed)?);
         }
         Ok(())
     }
 
-    fn batch(&self, rows: &[Row<'_>], results: Vec<ArrayRef>) -> Result<RecordBatch, Broken> {
+    fn batch(
+        &self,
+        rows: &[Row<'_>],
+        results: Vec<ArrayRef>,
+        failed: &mut Vec<Derived>,
+    ) -> Result<RecordBatch, Broken> {
         let decoded =
             if self.key.is_empty() { Vec::new() } else { self.keys.decode(rows.iter().map(|row| row.key))? };
         let times = |of: &dyn Fn(&Row<'_>) -> i64| -> ArrayRef {
@@ -380,11 +384,7 @@ impl WindowAggregate {
         }
         columns.extend(results);
         columns.push(times(&|row| Stamp::at(row.end - 1).with(row.marks).0));
-        let fields = self.schema.fields().iter();
-        let columns = columns.into_iter().zip(fields).map(|(column, field)| {
-            if column.data_type() == field.data_type() { Ok(column) } else { cast(&column, field.data_type()) }
-        });
-        Ok(batch_of(&self.schema, columns.collect::<Result<_, _>>()?, rows.len())?)
+        fitted(&self.schema, columns, rows.len(), failed)
     }
 
     /// Lets go of the panes that no later window and no late event needs.

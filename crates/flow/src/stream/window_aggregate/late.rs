@@ -212,7 +212,7 @@ impl WindowAggregate {
             Ok(take(&concat(&both)?, &places, None)?)
         };
         let columns = (0..new.columns.len()).map(column).collect::<Result<_, _>>()?;
-        out.rows.push(self.batch(&rows, columns)?);
+        out.rows.push(self.batch(&rows, columns, &mut out.failed)?);
         Ok(())
     }
 }
