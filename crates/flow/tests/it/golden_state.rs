@@ -74,6 +74,43 @@ fn an_unmarked_row_of_a_window_that_was_given_out_is_told_as_late() {
     assert!(running.changes().is_none());
 }
 
+/// A source that finished and finds more later: what it was is over, what comes behind that is concluded again.
+#[test]
+fn what_ended_and_begins_again_concludes_again_and_tells_what_is_late() {
+    let queries = [
+        "SELECT k, window_end, count(*) AS n FROM tumble(t, at, INTERVAL '10 seconds') GROUP BY k, window_end",
+        "SELECT k, window_end, count(*) AS n FROM session(t, at, INTERVAL '10 seconds') GROUP BY k, window_start, window_end",
+        "SELECT DISTINCT k, window_start, window_end FROM tumble(t, at, INTERVAL '10 seconds')",
+        "SELECT k, at, window_end FROM tumble(t, at, INTERVAL '10 seconds') \
+         QUALIFY ROW_NUMBER() OVER (PARTITION BY k, window_start, window_end ORDER BY at DESC) <= 2",
+    ];
+    let mut world = World::default();
+    world.declare("t", &["key", "k", "time", "at", "0"], "k: string!\nat: timestamp!");
+    let line = |second: u32| format!("t {{\"k\": \"a\", \"at\": \"2026-01-01T00:00:{second:02}Z\"}}\n");
+    world.feed(&[line(1), line(1), line(40)].concat());
+    let [first, again, later] = world.events.as_slice() else { panic!("three events") };
+    let lookups = LookupSet::default();
+    for sql in queries {
+        let query = Arc::new(plan_query(sql, &world.catalog).unwrap());
+        let mut running = query.open().unwrap();
+        let mut kept = BTreeMap::new();
+        let mut rows = running.push(&first.topic, &first.rows, &lookups).unwrap().rows.len();
+        rows += running.advance(i64::MAX, &lookups).unwrap().rows.len();
+        assert_eq!(rows, 1, "{sql}");
+        keep(&mut running, &mut kept);
+        let mut reopened = query.open().unwrap();
+        kept.iter().for_each(|(key, value)| reopened.restore(key, Some(value)).unwrap());
+        for running in [&mut running, &mut reopened] {
+            let step = running.push(&again.topic, &again.rows, &lookups).unwrap();
+            assert_eq!((step.late, step.rows.len()), (vec![0], 0), "{sql}");
+            let step = running.push(&later.topic, &later.rows, &lookups).unwrap();
+            assert_eq!(step.late, Vec::<u32>::new(), "{sql}");
+            let given = running.advance(START + 100_000_000, &lookups).unwrap();
+            assert_eq!(step.rows.len() + given.rows.len(), 1, "{sql}");
+        }
+    }
+}
+
 /// The file with every `@expect` as it really is.
 fn rerun(text: &str) -> String {
     let mut world = World::default();
