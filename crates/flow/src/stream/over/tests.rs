@@ -124,7 +124,9 @@ fn model(order: Order, rows: &[Row], from: usize) -> Vec<(Vec<String>, Vec<Optio
         let newest = before.iter().map(|r| r.at).max().unwrap_or(row.at).max(row.at);
         let horizon = if by_time { i64::MIN } else { newest - LONG - LONG / 8 };
         let range = |from: i64, to: i64| -> Vec<&Row> {
-            let within = |r: &&Row| r.at >= (row.at - from).max(horizon) && r.at <= row.at - to;
+            // A row that is later than what is kept is in its own frame, alone.
+            let alone = |r: &&Row| to == 0 && row.at < horizon && std::ptr::eq(*r, *row);
+            let within = |r: &&Row| r.at >= (row.at - from).max(horizon) && r.at <= row.at - to || alone(r);
             of_key.iter().copied().filter(within).collect()
         };
         let (r, q) = (range(SHORT, 0), range(LONG, SECOND));
