@@ -30,8 +30,9 @@ use crate::stream::{Broken, ChangeRows, Changes, Derived, Groups, Keys, RowTable
 const ROUND_ROWS_MIN: usize = 8;
 /// The most timers that run together.
 const TIMERS_PER_BATCH: usize = 8192;
-/// After so many timers an advance gives way, so that what they did is committed; [`Step::more`] says so.
-const TIMERS_PER_STEP: usize = 65_536;
+/// After so many timers an advance gives way and [`Step::more`] says so: practically never, as long as services do not
+/// commit in between.
+const TIMERS_PER_STEP: usize = 1 << 40;
 /// Timers run in slices of time, of which this is the first; the next are longer where few timers are due, and shorter
 /// where many are.
 const SLICE_US: i64 = 1_000_000;
