@@ -297,7 +297,7 @@ pub enum TopicKind {
 /// has committed past it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retention {
-    /// Keep what a consumer has not read, whatever its age.
+    /// Keep what a consumer has not read, whatever its age. A table's tombstones wait for consumers in any case.
     pub until_read: bool,
     /// Keep at least this long after the append; `None`: for ever.
     pub age: Option<Duration>,

@@ -13,7 +13,7 @@
 
 mod marks;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -202,7 +202,7 @@ impl Source {
 
     fn settled_files(&self, checkpoint: &Checkpoint) -> Result<Vec<ImageFile>, Missed> {
         let mut known = self.settled.lock();
-        let mut still = HashMap::new();
+        let mut still = HashSet::new();
         let mut files = Vec::new();
         for (id, partitions) in &checkpoint.files {
             let Some(topic) = checkpoint.state.topics.get(id) else { continue };
@@ -210,16 +210,21 @@ impl Source {
                 for meta in metas {
                     let path = self.layout.settled(&topic.spec.name, *number, Offset(meta.base), meta.generation);
                     let name = self.name(&path);
-                    let steps = match known.remove(&name) {
-                        Some((len, steps)) if len == meta.len => steps,
-                        _ => self.steps(&SettledFile { path, meta: meta.clone() })?,
+                    let steps = match known.get(&name) {
+                        Some((len, steps)) if *len == meta.len => steps.clone(),
+                        _ => {
+                            // Kept whatever comes of the others.
+                            let steps = self.steps(&SettledFile { path, meta: meta.clone() })?;
+                            known.insert(name.clone(), (meta.len, steps.clone()));
+                            steps
+                        }
                     };
-                    still.insert(name.clone(), (meta.len, steps.clone()));
+                    still.insert(name.clone());
                     files.push(ImageFile { path: name, steps });
                 }
             }
         }
-        *known = still;
+        known.retain(|name, _| still.contains(name));
         Ok(files)
     }
 

@@ -21,7 +21,7 @@ use super::checkpoint::{Checkpoint, SettledMeta};
 use super::compact::{Job, Made};
 use super::index::{Contents, Partition, Topic};
 use super::pace::{self, Pauses, Weight};
-use super::retention::limits;
+use super::retention::{limits, read_by_all};
 use super::settled_file::SettledFile;
 use super::settler::{Failure, Settler};
 use super::space::Room;
@@ -159,7 +159,7 @@ impl Settler {
         let Running { partition, inputs, scarce, worker } = running;
         let made = match worker.join() {
             Ok(Ok(made)) => made,
-            Ok(Err(failure)) => return self.compaction_failed(&partition, failure),
+            Ok(Err(failure)) => return self.compaction_failed(&partition, unsettling(failure)),
             Err(_) => return Err(Error::Stopped { reason: "a compaction has panicked".into() }.into()),
         };
         let Some(next) = self.with_made(&partition, &inputs, &made) else {
@@ -205,6 +205,13 @@ impl Settler {
         }
         contents.swapping = true;
         drop(contents);
+        // A consumer that was added meanwhile may have read the row and gone: from here on none begins.
+        let topic = self.shared.topics.read().by_id.get(&partition.topic).cloned();
+        let read = topic.map_or(0, |topic| read_by_all(&self.shared, &topic, partition.at.partition.0));
+        if made.tombstone.is_some_and(|last| read <= last) {
+            partition.contents.lock().swapping = false;
+            return None;
+        }
         Some(next)
     }
 
@@ -259,12 +266,20 @@ impl Settler {
             }
             Failure::Later(why) => {
                 let again_in = self.hold(partition);
-                tracing::debug!(%why, table = %partition.at, ?again_in, "a table is compacted later");
+                tracing::warn!(%why, table = %partition.at, ?again_in, "a table was not compacted; it is tried again");
                 Ok(())
             }
             Failure::Ending => Ok(()),
             failure @ Failure::Final(_) => Err(failure),
         }
+    }
+}
+
+/// What the thread's failure means: nothing counts of what it wrote, so a disk that does not answer stops nobody.
+fn unsettling(failure: Failure) -> Failure {
+    match failure {
+        Failure::Final(error @ Error::Io { .. }) => Failure::Later(error.to_string()),
+        other => other,
     }
 }
 

@@ -50,13 +50,14 @@ pub(super) fn limits(shared: &Shared, topic: &Topic, partition: u32) -> Limits {
     let (retention, table) = topic.with_info(|info| (info.spec.retention.clone(), info.spec.kind == TopicKind::Table));
     let us = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
     let older_than_us = retention.age.map(|age| shared.options.clock.now_us().saturating_sub(us(age)));
-    let unread = if retention.until_read { read_by_all(shared, topic, partition) } else { u64::MAX };
+    // What a table no longer has must be told to whoever has seen it, however old that is.
+    let unread = if retention.until_read || table { read_by_all(shared, topic, partition) } else { u64::MAX };
     let span = retention.age.map_or(FILE_SPAN_MAX, |age| (age / FILES_PER_AGE).clamp(FILE_SPAN_MIN, FILE_SPAN_MAX));
     Limits { older_than_us, unread, table, file_span_us: us(span) }
 }
 
 /// The offset before which every consumer of a topic has read a partition; without consumers nothing is left to read.
-fn read_by_all(shared: &Shared, topic: &Topic, partition: u32) -> u64 {
+pub(super) fn read_by_all(shared: &Shared, topic: &Topic, partition: u32) -> u64 {
     let (name, consumers) = topic.with_info(|info| (info.spec.name.clone(), info.spec.consumers.clone()));
     let stage = shared.stage.lock();
     let position = |service: millstream_event::Name| {

@@ -145,7 +145,8 @@ impl Store {
         }
         let older = |age: Duration| now_us.saturating_sub(i64::try_from(age.as_micros()).unwrap_or(i64::MAX));
         let older_than_us = retention.age.map_or(i64::MIN, older);
-        let unread = |number| if retention.until_read { self.read_by_all(topic, number) } else { Offset(u64::MAX) };
+        let waits = retention.until_read || table.is_some();
+        let unread = |number| if waits { self.read_by_all(topic, number) } else { Offset(u64::MAX) };
         let unread: Vec<Offset> = (0..topic.info.spec.partitions).map(unread).collect();
         let Some(topic) = self.topics.get_mut(name) else { return };
         for (partition, unread) in topic.partitions.iter_mut().zip(unread) {

@@ -106,6 +106,19 @@ fn is_ahead(vfs: &SimVfs) -> bool {
     verify(&options(&cut)).unwrap().problems.iter().any(|problem| problem.what.contains("schema version"))
 }
 
+/// A copy with a damaged group of the journal, but not the one that defines the columns.
+fn flipped_in_journal(vfs: &SimVfs) -> Option<SimVfs> {
+    let segments = vfs.files().into_iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "seg"));
+    let mut flips = segments.flat_map(|(segment, len)| (0..len).step_by(64).map(move |at| (segment.clone(), at)));
+    flips.find_map(|(segment, at)| {
+        let flipped = vfs.copy();
+        flipped.flip(&segment, at, 1);
+        let problems = verify(&options(&flipped)).unwrap().problems;
+        let apart = !problems.is_empty() && problems.iter().all(|problem| problem.path == segment);
+        apart.then_some(flipped)
+    })
+}
+
 #[test]
 fn a_compaction_writes_no_column_that_only_the_journal_knows() {
     let rounds = Cell::new(0);
@@ -138,15 +151,8 @@ fn what_early_builds_compacted_ahead_of_the_checkpoint_is_verified_copied_and_re
         log.close().await.unwrap();
     });
     // A damaged journal goes with the definition in it; what was settled stays and is read.
-    let segments = vfs.files().into_iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "seg"));
-    let mut flips = segments.flat_map(|(segment, len)| (0..len).step_by(64).map(move |at| (segment.clone(), at)));
-    let flipped = flips.find_map(|(segment, at)| {
-        let flipped = vfs.copy();
-        flipped.flip(&segment, at, 1);
-        let problems = verify(&options(&flipped)).unwrap().problems;
-        let whole = !problems.is_empty() && problems.iter().all(|problem| problem.path == segment);
-        whole.then_some(flipped)
-    });
+    // Where the definition stands first in the journal, it is what is damaged: then another is made.
+    let flipped = (0..50).find_map(|_| flipped_in_journal(&widened(Some(Sabotage::CompactAhead), is_ahead).0));
     let flipped = flipped.expect("a commit came before the column");
     let report = repair(&options(&flipped), true).unwrap();
     let lost = report.lost.iter().filter(|lost| lost.from.0 == 0).count();

@@ -1,10 +1,15 @@
 //! Tables where room is short: what was superseded makes room before sources are refused for good.
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use millstream_event::PartitionId;
 use millstream_log::conformance::kit::*;
+use millstream_log::vfs::sim::SimVfs;
+use millstream_log::vfs::{DirEntry, File, Lock, LockError, OpenOptions, Vfs};
 use millstream_log::{AbortReason, Append, Class, EmbeddedLog, EmbeddedOptions, Log, Outcome, TopicSpec};
 
 use crate::rig::{disk, options, run};
@@ -68,4 +73,94 @@ fn superseded_rows_of_small_tables_never_fill_what_the_log_may_have() {
 fn superseded_rows_of_tables_that_fill_half_of_it_never_fill_the_rest() {
     // 8 partitions of 2,000 keys of some 130 bytes.
     update_without_end(settings(), 2_000, 5 * MAX_BYTES);
+}
+
+/// A disk that has no space to spare, or does not read settled files, while somebody says so.
+#[derive(Debug, Clone, Default)]
+struct Sick {
+    vfs: SimVfs,
+    no_space: Arc<AtomicBool>,
+    unreadable: Arc<AtomicBool>,
+    refused: Arc<AtomicU64>,
+}
+
+impl Vfs for Sick {
+    fn open(&self, path: &Path, options: OpenOptions) -> io::Result<Arc<dyn File>> {
+        if !options.write && path.starts_with("/log/topics") && self.unreadable.load(Ordering::SeqCst) {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+            return Err(io::Error::other("input/output error"));
+        }
+        self.vfs.open(path, options)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.vfs.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.vfs.remove(path)
+    }
+
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.vfs.create_dir_all(dir)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        self.vfs.list(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.vfs.sync_dir(dir)
+    }
+
+    fn lock(&self, path: &Path) -> Result<Box<dyn Lock>, LockError> {
+        self.vfs.lock(path)
+    }
+
+    fn free_space(&self, dir: &Path) -> io::Result<u64> {
+        if self.no_space.load(Ordering::SeqCst) {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+            return Ok(10 << 10);
+        }
+        self.vfs.free_space(dir)
+    }
+}
+
+/// Updates a table on a sick disk until a compaction was held up some times, and then until one has ended.
+fn compaction_waits_for(disk: &Sick, sick: &AtomicBool) {
+    let log =
+        Arc::new(EmbeddedLog::open(EmbeddedOptions { vfs: Arc::new(disk.clone()), ..options(&disk.vfs) }).unwrap());
+    let shared: Arc<dyn Log> = log.clone();
+    run(async {
+        shared.create_topic(table("t", &[])).await.unwrap();
+        let (_m, task) = one(&shared, "s").await;
+        sick.store(true, Ordering::SeqCst);
+        let (begun, mut contents, mut step) = (Instant::now(), Contents::new(), 0);
+        while disk.refused.load(Ordering::SeqCst) < 4 || log.counts().compacted_bytes == 0 {
+            assert!(begun.elapsed() < DEADLINE, "{} refusals, {:?}", disk.refused.load(Ordering::SeqCst), log.counts());
+            let rows: Vec<_> = (0..40).map(|key| (key, Some(format!("step {step}, {key}")))).collect();
+            put(&shared, &task, vec![], vec![changes("t", &rows)]).await;
+            change(&mut contents, rows);
+            step += 1;
+            if disk.refused.load(Ordering::SeqCst) >= 4 && sick.load(Ordering::SeqCst) {
+                assert_eq!(log.counts().compacted_bytes, 0, "it was begun");
+                sick.store(false, Ordering::SeqCst);
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(shared.stopped(), None);
+        assert_eq!(whole_table(&shared, "t").await.unwrap().0, contents);
+    });
+}
+
+#[test]
+fn without_space_for_a_second_copy_no_compaction_begins() {
+    let sick = Sick { vfs: disk(), ..Sick::default() };
+    compaction_waits_for(&sick, &sick.no_space);
+}
+
+#[test]
+fn a_compaction_that_cannot_read_stops_nobody_and_is_tried_again() {
+    let sick = Sick { vfs: disk(), ..Sick::default() };
+    compaction_waits_for(&sick, &sick.unreadable);
 }
