@@ -8,6 +8,7 @@
 //! | [`http`] | answered when durable; with an `Idempotency-Key` a retried request counts once |
 //! | [`file_sink`] | exactly once |
 //! | [`stdout`] | at least once |
+//! | [`postgres`] | the state of services: exactly once with the log |
 //! | [`lookup`] | a table is swapped whole; not part of a commit |
 //!
 //! This crate implements the traits of `millstream_service`. It reads no YAML, opens no listener (the node mounts the
@@ -18,9 +19,9 @@ mod encode;
 pub mod file;
 pub mod file_sink;
 pub mod generate;
-
 pub mod http;
 pub mod lookup;
+pub mod postgres;
 pub mod stdin;
 pub mod stdout;
 
@@ -31,8 +32,8 @@ pub use decode::Format;
 pub use file::{Compression, FileSource};
 pub use file_sink::FileSink;
 pub use generate::GenerateSource;
-
 pub use http::HttpSource;
 pub use lookup::FileLookup;
+pub use postgres::PostgresState;
 pub use stdin::StdinSource;
 pub use stdout::StdoutSink;

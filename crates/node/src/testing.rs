@@ -18,7 +18,7 @@ use millstream_service::event::{
 use millstream_service::log::{
     Append, Change, Class, Commit, Join, Lead, Log, MemoryLog, Outcome, Read, TopicInfo, TopicKind, TopicSpec,
 };
-use millstream_service::{LookupHandle, Options, Runner, State};
+use millstream_service::{Keep, LookupHandle, Options, Runner, ServiceDef, State};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{TestRows, TestSettings};
@@ -74,7 +74,9 @@ async fn run_test(
     }
     let runner = Runner::new(Arc::clone(&log), Options::new(tokio::runtime::Handle::current()));
     for service in &pipeline.services {
-        runner.start_service(build::service(pipeline, service, lookups)).await.map_err(|e| e.to_string())?;
+        // A test has a log of its own, and its state with it, wherever the service keeps it otherwise.
+        let def = ServiceDef { keep: Keep::Log, ..build::service(pipeline, service, lookups) };
+        runner.start_service(def).await.map_err(|e| e.to_string())?;
     }
     for given in &test.given {
         append(log.as_ref(), given).await?;

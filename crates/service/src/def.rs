@@ -12,6 +12,7 @@ use millstream_event::{Column, ColumnType, Name, Schema, SchemaError};
 use millstream_flow::{Fold, Processed, Query, Routes, Rules};
 
 use crate::lookup::LookupHandle;
+use crate::store::StateStore;
 use crate::{Sink, Source};
 
 /// The most rows a service takes per batch unless told otherwise.
@@ -63,6 +64,8 @@ pub enum Keep {
     Log,
     /// Nowhere: at every start it is built anew from what the inputs keep.
     Memory,
+    /// Outside, where several nodes reach it: strong, shared and slower.
+    External(Arc<dyn StateStore>),
 }
 
 /// What happens to events that came later than their producer had promised, at a step that needs event time.

@@ -44,9 +44,14 @@ impl<T> Flight<T> {
 
     /// Hands a commit to the log.
     pub(crate) fn send(&mut self, commit: Commit, tally: Tally, note: T) {
+        let pending = self.context.log.commit(commit);
+        self.put(pending, tally, note);
+    }
+
+    /// Takes a commit that was handed over, in the order of the calls.
+    pub(crate) fn put(&mut self, pending: Pending, tally: Tally, note: T) {
         let since = Instant::now();
         add(&self.context.meters.in_flight, 1);
-        let pending = self.context.log.commit(commit);
         self.queue.push_back(Entry { pending, tally, since, note });
     }
 

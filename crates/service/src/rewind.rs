@@ -22,7 +22,7 @@ use crate::again::{FORMER_TIME_INPUT, Order, REWIND_INPUT, Stored};
 use crate::dead_letter::Topics;
 use crate::entry::TIME_INPUT;
 use crate::state::memory::KEPT_INPUT;
-use crate::state::{topic_name, void};
+use crate::state::{outbox_input, topic_name, void};
 use crate::task::Fault;
 use crate::watermarks;
 
@@ -209,6 +209,11 @@ pub async fn preview(log: &dyn Log, order: &Rewind) -> Result<Plan, Error> {
     let mut inputs: BTreeMap<Name, InputPlan> = BTreeMap::new();
     let mut rewound = 0;
     for partition in 0..tasks {
+        let outbox = outbox_input().map_err(|e| fault(&order.service, &e))?;
+        if log.position(&TaskId::new(order.service.clone(), partition), &outbox).await?.is_some() {
+            // Its rows would have to go in the same step as its positions.
+            return Err(order.refused("it keeps its state in a database; give the service another name to begin anew"));
+        }
         let course = order.course(log, partition).await?;
         rewound += u32::from(course.moves(order));
         for target in course.targets.iter().filter(|t| t.to < t.from || t.start > Offset(0)) {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use millstream_event::{Name, PartitionId, Watermark};
-use millstream_flow::LookupSet;
+use millstream_flow::{ChangeRows, LookupSet};
 use millstream_log::{Append, Consumed, TopicInfo};
 
 use crate::Error;
@@ -88,7 +88,8 @@ impl Job for Service {
                 // The commits behind the failed one fail because of it; the position is read after them.
                 drop(running.flight.drain().await);
             }
-            ended
+            let kept = |fault| running.state.as_ref().and_then(Kept::fault).unwrap_or(fault);
+            ended.map_err(kept)
         })
     }
 }
@@ -135,6 +136,10 @@ impl<'a> Running<'a> {
         let letters = context.log.topic(&service.topics.letters).ok_or_else(gone)?;
         let mut topics = service.def.inputs.clone();
         topics.push(service.topics.replay.clone());
+        let state = match service.def.stateful() {
+            Some(work) => Some(Kept::open(work, &service.def.keep, &topics, &context).await?),
+            None => None,
+        };
         let log = context.log.as_ref();
         let in_memory = service.def.stateful().is_some() && matches!(service.def.keep, Keep::Memory);
         let inputs = match in_memory {
@@ -143,11 +148,6 @@ impl<'a> Running<'a> {
         };
         let stored = Stored::read(log, &context.task.id).await?;
         let note = if in_memory { memory::note(&context).await? } else { None };
-        // What is on its way was settled before the positions were told.
-        let state = match service.def.stateful() {
-            Some(work) => Some(Kept::open(work, &service.def.keep, &context).await?),
-            None => None,
-        };
         let time = match &service.def.time {
             Some(time) => Some(TaskTime::open(&context, time, service.partitions(), plan.outlets()).await?),
             None => None,
@@ -176,7 +176,7 @@ impl<'a> Running<'a> {
         };
         running.begin_again(in_memory)?;
         // Readers conclude nothing before this task has opened.
-        running.release();
+        running.release()?;
         running.show_time();
         Ok(running)
     }
@@ -230,21 +230,17 @@ impl<'a> Running<'a> {
         let mut staged = Staged::default();
         self.advance(lookups, &mut staged).map_err(Fault::Failed)?;
         self.divert(&mut staged);
-        let state = match &mut self.state {
-            Some(state) => state.append(&self.context)?,
-            None => None,
-        };
+        let changes = self.state.as_mut().and_then(|state| state.program.changes());
         self.inputs.lift();
         let Some(again) = self.again.take() else { return Ok(()) };
         if again.is_silent() {
             self.begin_again(false)?;
-            self.release();
+            self.release()?;
         } else {
             self.held.consumed.extend(self.stored.concluded()?);
             self.stored = self.stored.over();
-            let mut appends = self.appends(staged)?;
-            appends.extend(state);
-            self.send(appends);
+            let appends = self.appends(staged)?;
+            self.send(appends, changes)?;
             self.context.shared.set_note(None);
         }
         self.context.shared.again.store(self.again.is_some(), Ordering::Release);
@@ -348,7 +344,7 @@ impl<'a> Running<'a> {
 
     /// Brings everything that was done into the log.
     async fn settle(&mut self) -> Result<(), Fault> {
-        self.release();
+        self.release()?;
         self.flight.drain().await
     }
 
@@ -368,7 +364,7 @@ impl<'a> Running<'a> {
             settled = self.flight.settle_one() => { settled?; }
             () = self.inputs.changed() => {}
             () = self.context.control.changed() => {}
-            () = due => self.release(),
+            () = due => self.release()?,
         }
         Ok(())
     }
@@ -393,10 +389,7 @@ impl<'a> Running<'a> {
         }
         self.advance(lookups, &mut staged).map_err(Fault::Failed)?;
         self.divert(&mut staged);
-        let state = match &mut self.state {
-            Some(state) => state.append(&self.context)?,
-            None => None,
-        };
+        let changes = self.state.as_mut().and_then(|state| state.program.changes());
         self.show_time();
         if self.is_silent() {
             self.held = Held::default();
@@ -404,17 +397,15 @@ impl<'a> Running<'a> {
         }
         self.tell_again();
         self.held.tally.add(std::mem::take(&mut staged.tally));
-        if staged.appends.is_empty() && staged.letters.is_empty() && state.is_none() && !self.must_promise() {
+        if staged.appends.is_empty() && staged.letters.is_empty() && changes.is_none() && !self.must_promise() {
             let since = *self.held.since.get_or_insert_with(Instant::now);
             if since.elapsed() >= POSITIONS_WAIT && !self.flight.is_full() {
-                self.release();
+                self.release()?;
             }
             return Ok(());
         }
-        let mut appends = self.appends(staged)?;
-        appends.extend(state);
-        self.send(appends);
-        Ok(())
+        let appends = self.appends(staged)?;
+        self.send(appends, changes)
     }
 
     fn pieces(&self, run: &Run, staged: &mut Staged) -> Result<Vec<Piece>, String> {
@@ -546,16 +537,16 @@ impl<'a> Running<'a> {
     }
 
     /// Hands over positions that wait, and promises whose time has come.
-    fn release(&mut self) {
-        if self.is_silent() {
-            return;
-        }
-        if !self.held.consumed.is_empty() || self.must_promise() {
-            self.send(Vec::new());
+    fn release(&mut self) -> Result<(), Fault> {
+        let wanted = !self.is_silent() && (!self.held.consumed.is_empty() || self.must_promise());
+        match wanted {
+            true => self.send(Vec::new(), None),
+            false => Ok(()),
         }
     }
 
-    fn send(&mut self, appends: Vec<Append>) {
+    /// Hands a commit over, with what has changed in the state.
+    fn send(&mut self, appends: Vec<Append>, changes: Option<ChangeRows>) -> Result<(), Fault> {
         let held = std::mem::take(&mut self.held);
         let promise = self.output_watermark();
         let mut commit = commit_of(&self.context);
@@ -565,6 +556,11 @@ impl<'a> Running<'a> {
         if let (Some(time), Some(promise)) = (&mut self.time, promise) {
             time.sign(promise, &mut commit.appends, &mut commit.consumed);
         }
-        self.flight.send(commit, held.tally, ());
+        let pending = match &mut self.state {
+            Some(state) => state.commit(commit, changes, &self.context)?,
+            None => self.context.log.commit(commit),
+        };
+        self.flight.put(pending, held.tally, ());
+        Ok(())
     }
 }

@@ -7,4 +7,5 @@ mod file_sink;
 mod file_source;
 mod generate;
 mod http;
+mod postgres;
 mod support;

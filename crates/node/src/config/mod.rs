@@ -4,6 +4,7 @@ mod decode;
 mod files;
 mod outside;
 mod plain;
+mod postgres;
 mod read;
 mod read_flow;
 mod read_fold;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 pub use files::{Disk, Files, Sent};
 pub use plain::plain;
+pub use postgres::PostgresSettings;
 pub use read::format_of;
 pub use settings::*;
 pub use source_text::{Pos, SourceText, SourceTexts, Span, Spanned};

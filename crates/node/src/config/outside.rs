@@ -12,15 +12,29 @@ use crate::diagnostic::Diagnostic;
 /// Shorter values than this are not masked: they would blot out words that have nothing to do with them.
 const SECRET_BYTES_MIN: usize = 4;
 
-/// The values that came from outside, which no message may repeat.
+/// What stands for a reference that is not defined: a value that most readers accept, so that it is one error.
+pub(crate) const UNDEFINED: &str = "1";
+
+/// The values that came from outside, and passwords that stand in the file, which no message may repeat.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Secrets(Vec<String>);
 
 impl Secrets {
-    /// The diagnostic without any of the values in its words.
+    /// One more.
+    pub(crate) fn add(&mut self, secret: &str) {
+        if secret.len() >= SECRET_BYTES_MIN {
+            self.0.push(secret.to_owned());
+        }
+    }
+
+    /// The diagnostic without any of the values in its words and in the line that it shows.
     #[must_use]
     pub(crate) fn mask(&self, mut diagnostic: Diagnostic) -> Diagnostic {
         for secret in &self.0 {
+            if let Some(place) = diagnostic.place.as_mut().filter(|place| place.text.contains(secret.as_str())) {
+                // As many characters as before: the caret stays where it was.
+                place.text = place.text.replace(secret.as_str(), &"*".repeat(secret.chars().count()));
+            }
             let words =
                 std::iter::once(&mut diagnostic.message).chain(&mut diagnostic.label).chain(&mut diagnostic.notes);
             for word in words.filter(|w| w.contains(secret.as_str())) {
@@ -69,9 +83,7 @@ fn resolve_scalar(scalar: &mut Scalar, span: Span, decoder: &mut Decoder<'_>) {
             scalar.text.push_str(before);
             let value = value(kind, what, span, decoder);
             scalar.text.push_str(&value);
-            if value.len() >= SECRET_BYTES_MIN {
-                decoder.secrets.0.push(value);
-            }
+            decoder.secrets.add(&value);
             scalar.secret = true;
         }
         rest = tail;
@@ -89,7 +101,6 @@ fn value(kind: &str, what: &str, span: Span, decoder: &mut Decoder<'_>) -> Strin
     };
     found.unwrap_or_else(|why| {
         decoder.report(span, Diagnostic::error("reference-undefined", why));
-        // A value that most readers accept, so that one undefined reference is one error.
-        "1".to_owned()
+        UNDEFINED.to_owned()
     })
 }

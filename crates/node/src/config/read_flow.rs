@@ -5,6 +5,7 @@ use std::path::Path;
 use millstream_service::event::Name;
 
 use super::decode::{Decoder, Fields, Later, first_line};
+use super::postgres::read_postgres;
 use super::read::{read_file_format, read_text_format};
 use super::read_fold::read_fold;
 use super::settings::*;
@@ -124,15 +125,20 @@ pub(crate) fn read_service(decoder: &mut Decoder<'_>, node: &Node, what: &str, h
 fn read_state(decoder: &mut Decoder<'_>, node: &Node) -> Option<StateSettings> {
     const LATER: Later = &[
         ("memory", "write `keep: memory`"),
-        ("postgres", "state in PostgreSQL comes later"),
         ("backup", "a backup is of the whole pipeline: write `state: {backup: …}` at the top of the file"),
     ];
-    let f = decoder.fields(node, first_line(node.span), "`state`", &["ttl", "keep"], LATER)?;
+    let f = decoder.fields(node, first_line(node.span), "`state`", &["ttl", "keep", "postgres"], LATER)?;
     let keep = f.get("keep").and_then(|n| {
         let ways = [("local", KeepSettings::Local), ("memory", KeepSettings::Memory)];
         Some(Spanned { value: decoder.choice(n, "`keep`", &ways)?, span: n.span })
     });
-    Some(StateSettings { ttl: f.get("ttl").and_then(|n| decoder.duration(n, "`ttl`")), keep })
+    let ttl = f.get("ttl").and_then(|n| decoder.duration(n, "`ttl`"));
+    let postgres = f.get("postgres").and_then(|n| read_postgres(decoder, n));
+    if let (Some(keep), Some(_)) = (&keep, &postgres) {
+        let diagnostic = Diagnostic::error("state-twice", "`keep` and `postgres` both say where the state is kept");
+        decoder.report(keep.span, diagnostic.label("leave one of them out"));
+    }
+    Some(StateSettings { ttl, keep, postgres })
 }
 
 fn small(decoder: &mut Decoder<'_>, node: &Node, what: &str, max: u64) -> Option<u32> {

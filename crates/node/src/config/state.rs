@@ -75,6 +75,17 @@ impl BackupSettings {
 #[derive(Clone)]
 pub struct Secret(String);
 
+impl Secret {
+    pub(crate) fn of(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The value, for whom it is meant.
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")

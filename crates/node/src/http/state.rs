@@ -7,7 +7,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use millstream_service::flow::{StateCell, StateLegend};
 use millstream_service::log::Log;
-use millstream_service::{state, state_rows};
+use millstream_service::{StateStore, state, state_rows};
 use serde_json::value::RawValue;
 
 use super::{Refused, handlers};
@@ -38,6 +38,10 @@ pub(crate) async fn state_of(
     asked: &StateQuery,
 ) -> Result<StateAnswer, ApiError> {
     let service = service_of(pipeline, name)?;
+    if let Some(store) = &service.store {
+        let message = format!("service `{name}` keeps its state in {}, and this looks into the log", store.place());
+        return Err(ApiError::new("state-elsewhere", message));
+    }
     let (legend, signature) = legend_of(service)?;
     if service.in_memory {
         let message = format!("service `{name}` keeps its state in memory: what it keeps stands in no commit");

@@ -137,6 +137,10 @@ pub(super) fn service(settings: &ServiceSettings, input: &Schema, lookups: &Name
     optional(&mut d, "order", settings.order);
     optional(&mut d, "state.ttl", settings.state.as_ref().and_then(|s| s.ttl));
     optional(&mut d, "state.keep", settings.state.as_ref().and_then(|s| s.keep.as_ref()).map(|keep| keep.value));
+    if let Some(postgres) = settings.state.as_ref().and_then(|s| s.postgres.as_ref()) {
+        // Only what may be shown: another password is no other service.
+        d.set("state.postgres", postgres.place());
+    }
     optional(&mut d, "late", settings.late.as_ref().map(|late| late.value));
     d
 }

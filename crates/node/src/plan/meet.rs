@@ -110,6 +110,7 @@ impl Planner<'_> {
             lookups: Vec::new(),
             instances: 1,
             batch_max: None,
+            store: None,
             time: None,
             ways: vec![Way { in_place, ..way }],
             definition,

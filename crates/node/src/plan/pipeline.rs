@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use millstream_connect::PostgresState;
 use millstream_service::event::{Name, Schema};
 use millstream_service::flow::{Fold, LookupSchema, Query, Rules};
 use millstream_service::log::TopicSpec;
@@ -147,6 +148,8 @@ pub struct Service {
     pub instances: u32,
     /// The most rows per batch.
     pub batch_max: Option<u32>,
+    /// The database that keeps its state, where that is not the log.
+    pub store: Option<PostgresState>,
     /// The event time of what it reads and writes; `None`: its inputs have none that it could wait for.
     pub time: Option<ServiceTime>,
     /// By output topic.

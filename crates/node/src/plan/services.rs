@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use millstream_connect::PostgresState;
 use millstream_service::event::{Name, Schema};
 use millstream_service::flow::{
     Fold, Order, Query, RouteCase, RouteMode, RouteOtherwise, RouteTarget, Routes, Rules, SqlError, plan_query,
@@ -117,6 +118,7 @@ impl Planner<'_> {
         let late = self.late(name, settings, timed, query.as_ref());
         let stateful = fold.is_some() || query.as_ref().is_some_and(Query::is_stateful);
         let in_memory = self.in_memory(name, settings, stateful, timed, &inputs);
+        let store = self.store(name, settings, stateful);
         if let Some(query) = &query {
             self.updated(&name.value, outputs, query);
         } else if fold.is_none() && self.reads_table(settings).is_some() {
@@ -142,6 +144,7 @@ impl Planner<'_> {
             lookups,
             instances: settings.instances.unwrap_or(1),
             batch_max: settings.batch_max,
+            store,
             time: None,
             ways,
             definition: define::service(settings, &input.schema, &joined),
@@ -260,6 +263,28 @@ impl Planner<'_> {
         }
         let message = "for how long late events update a window is not said".to_owned();
         Some(refused(message).label("say it, as in `state: {ttl: 1h}`"))
+    }
+
+    /// The database that keeps the state.
+    fn store(&mut self, name: &Spanned<Name>, settings: &ServiceSettings, stateful: bool) -> Option<PostgresState> {
+        let postgres = settings.state.as_ref()?.postgres.as_ref()?;
+        if !stateful {
+            let message =
+                format!("service `{}` keeps nothing: what it does with an event depends on no other", name.value);
+            let diagnostic = Diagnostic::error("state-unused", message);
+            self.report(postgres.span, diagnostic.label("leave `postgres` out"));
+            return None;
+        }
+        if self.config.state.backup.is_some() {
+            let message = format!("the pipeline is backed up, and service `{}` keeps its state elsewhere", name.value);
+            let note = "a backup copies the log; its state in the database would be of another time, and a service does \
+                        not go on with state that is older or younger than its position";
+            let diagnostic = Diagnostic::error("state-backup", message).note(note);
+            self.report(postgres.span, diagnostic.label("keep the state in the log, or leave `backup` out"));
+            return None;
+        }
+        // The address was looked at when it was read.
+        postgres.store(&self.config.pipeline.value).ok()
     }
 
     /// The topic that a name in `from` means: a planned one, or the dead letters of a component.

@@ -1,7 +1,7 @@
 //! The pipeline as written: as text, as a picture (Graphviz, Mermaid), as JSON.
 
-use millstream_service::Else;
 use millstream_service::event::Name;
+use millstream_service::{Else, StateStore};
 use serde_json::{Value, json};
 
 use super::{Pipeline, Service, Source};
@@ -199,7 +199,7 @@ impl Pipeline {
                 "name": s.name, "from": s.inputs, "to": s.outputs, "lookups": s.lookups, "columns": s.schema,
                 "rules": s.rules.iter().map(|(n, sql)| json!({"name": n, "sql": sql})).collect::<Vec<_>>(),
                 "route": s.cases.iter().map(|(when, to)| json!({"when": when, "to": to})).collect::<Vec<_>>(),
-                "instances": s.instances, "version": s.definition.version(),
+                "state": s.store.as_ref().map(StateStore::place), "instances": s.instances, "version": s.definition.version(),
             })
         };
         json!({
@@ -238,6 +238,9 @@ fn show_service(out: &mut String, service: &Service) {
     }
     if let Some(fold) = &service.fold {
         fold.explain().lines().for_each(|line| say!(out, "  {}", one_line(line)));
+    }
+    if let Some(store) = &service.store {
+        say!(out, "  state in {}", store.place());
     }
     for (when, to) in &service.cases {
         say!(out, "  route {}: {to}", one_line(when));

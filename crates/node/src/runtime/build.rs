@@ -111,7 +111,11 @@ pub(crate) fn service(pipeline: &Pipeline, service: &Service, lookups: &BTreeMap
         lookups: service.lookups.iter().filter_map(|name| lookups.get(name).cloned()).collect(),
         late: service.late,
         time: service.time.clone(),
-        keep: if service.in_memory { Keep::Memory } else { Keep::Log },
+        keep: match &service.store {
+            Some(store) => Keep::External(Arc::new(store.clone())),
+            None if service.in_memory => Keep::Memory,
+            None => Keep::Log,
+        },
     }
 }
 

@@ -27,15 +27,21 @@ pub(crate) async fn note(context: &Context) -> Result<Option<Consumed>, Fault> {
     Ok((from.as_ref() != Some(&to)).then_some(Consumed { input, from, to }))
 }
 
+/// Whether the state was in memory when the task last committed.
+pub(super) async fn is_noted(context: &Context) -> Result<bool, Fault> {
+    let noted = context.log.position(&context.task.id, &input()?).await.map_err(|e| Fault::log(&e))?;
+    Ok(matches!(noted, Some(Position::Opaque(bytes)) if bytes == IN_MEMORY))
+}
+
 /// Refuses to go on without the state that was in memory.
 pub(crate) async fn refuse(context: &Context) -> Result<(), Fault> {
     let service = &context.task.id.service;
-    match context.log.position(&context.task.id, &input()?).await.map_err(|e| Fault::log(&e))? {
-        Some(Position::Opaque(bytes)) if bytes == IN_MEMORY => Err(Fault::Failed(format!(
-            "service `{service}` kept its state in memory before, so its state topic has not got it. Build it from what \
-             its inputs keep: `millstream services rewind {service} --to start --outputs suppress`; or bring back \
-             `state: {{keep: memory}}`"
-        ))),
-        _ => Ok(()),
+    if !is_noted(context).await? {
+        return Ok(());
     }
+    Err(Fault::Failed(format!(
+        "service `{service}` kept its state in memory before, so its state topic has not got it. Build it from what \
+         its inputs keep: `millstream services rewind {service} --to start --outputs suppress`; or bring back \
+         `state: {{keep: memory}}`"
+    )))
 }

@@ -7,15 +7,20 @@
 //! With the rows the form of the state is kept. A program that keeps its state in another form does not go on with it.
 
 mod changelog;
+mod external;
 pub(crate) mod memory;
+mod staged;
 
 use millstream_event::Name;
-use millstream_log::Append;
+use millstream_flow::ChangeRows;
+use millstream_log::{Commit, Pending};
 
 pub(crate) use self::changelog::void;
 pub use self::changelog::{schema, topic, topic_name};
+pub(crate) use self::external::outbox_input;
 
 use self::changelog::Changelog;
+use self::external::External;
 use crate::def::Keep;
 use crate::program::{Program, Stateful};
 use crate::task::{Context, Fault};
@@ -29,32 +34,73 @@ pub(crate) struct State {
 /// Where the state of a task is kept.
 enum Keeper {
     Changelog(Changelog),
+    External(External),
     /// Nowhere: it is built anew from the inputs (see [`memory`]).
     Memory,
 }
 
 impl State {
-    /// Reads the state back. Nothing of the task may be on its way.
-    pub(crate) async fn open(work: Stateful<'_>, keep: &Keep, context: &Context) -> Result<Self, Fault> {
+    /// Reads the state back, and before that brings the log in step with it: positions are right after this, not before.
+    /// Nothing of the task may be on its way. `inputs`: what the task reads.
+    pub(crate) async fn open(
+        work: Stateful<'_>,
+        keep: &Keep,
+        inputs: &[Name],
+        context: &Context,
+    ) -> Result<Self, Fault> {
         let mut program = work.open().map_err(|e| Fault::Failed(e.to_string()))?;
+        let signature = work.signature();
         let keeper = match keep {
             Keep::Log => {
+                // Whoever asks for a position waits for what is on its way.
+                let outside = context.log.position(&context.task.id, &outbox_input()?).await;
+                if outside.map_err(|e| Fault::log(&e))?.is_some() {
+                    return Err(kept_outside(&context.task.id.service));
+                }
                 memory::refuse(context).await?;
-                Keeper::Changelog(Changelog::open(work, &mut program, work.signature(), context).await?)
+                Keeper::Changelog(Changelog::open(work, &mut program, signature, context).await?)
             }
             Keep::Memory => Keeper::Memory,
+            Keep::External(store) => {
+                let open = External::open(store.as_ref(), &mut program, &signature, inputs, context);
+                Keeper::External(open.await?)
+            }
         };
         Ok(Self { program, keeper })
     }
 
-    /// What has changed since the last call, for the next commit.
-    pub(crate) fn append(&mut self, context: &Context) -> Result<Option<Append>, Fault> {
-        let Some(changes) = self.program.changes() else { return Ok(None) };
+    /// Hands over a commit with what has changed in the state, if anything has.
+    pub(crate) fn commit(
+        &mut self,
+        mut commit: Commit,
+        changes: Option<ChangeRows>,
+        context: &Context,
+    ) -> Result<Pending, Fault> {
         match &mut self.keeper {
-            Keeper::Changelog(changelog) => changelog.append(&changes, context).map(Some),
-            Keeper::Memory => Ok(None),
+            Keeper::Changelog(changelog) => {
+                let append = changes.map(|changes| changelog.append(&changes, context)).transpose()?;
+                commit.appends.extend(append);
+                Ok(context.log.commit(commit))
+            }
+            Keeper::External(external) => Ok(external.commit(commit, changes)),
+            Keeper::Memory => Ok(context.log.commit(commit)),
         }
     }
+
+    /// Why a commit did not succeed, where that was not the log's doing.
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        match &self.keeper {
+            Keeper::Changelog(_) | Keeper::Memory => None,
+            Keeper::External(external) => external.fault(),
+        }
+    }
+}
+
+fn kept_outside(service: &Name) -> Fault {
+    Fault::Failed(format!(
+        "service `{service}` has kept its state in a database, and is to keep it in the log now. Bring its `state` setting \
+         back, or give the service another name to begin anew"
+    ))
 }
 
 /// What a task says that finds state of another form than its own.

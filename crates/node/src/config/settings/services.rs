@@ -5,6 +5,7 @@ use std::time::Duration;
 use millstream_service::event::Name;
 use schemars::JsonSchema;
 
+use super::super::postgres::PostgresSettings;
 use super::super::source_text::{Span, Spanned};
 use super::super::sql_text::Sql;
 use super::*;
@@ -72,6 +73,8 @@ pub struct StateSettings {
     /// Where it is kept; default `local`.
     #[schemars(with = "Option<KeepSettings>")]
     pub keep: Option<Spanned<KeepSettings>>,
+    /// A database that keeps it, instead of the log.
+    pub postgres: Option<PostgresSettings>,
 }
 
 /// Where a service's state is kept.
