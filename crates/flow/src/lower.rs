@@ -7,7 +7,7 @@ mod aggregate;
 mod interval;
 mod join;
 mod keep;
-mod meet;
+pub(crate) mod meet;
 mod over;
 mod stream_join;
 mod table_join;

@@ -13,6 +13,7 @@ use crate::error::SqlError;
 use crate::expr::EvalError;
 use crate::isolate::isolate;
 use crate::lookup::{LookupSet, LookupTable};
+use crate::lower::meet::Carried;
 use crate::lower::updates;
 use crate::lower::{Lowered, Lowering, Trace};
 use crate::ops::project::Output;
@@ -54,9 +55,11 @@ pub fn plan_query(sql: &str, catalog: &Catalog) -> Result<Query, Vec<SqlError>> 
     let input_schema = lead.ok_or_else(|| vec![SqlError::new("sql-no-topic", "the topic is unknown")])?;
     let output = Output::new(&schema, &lowered.schema);
     let times = lowering.times();
+    let carried = lowering.carried(&lowered.lineage, &schema);
     lowering.settle_keys();
     lowering.settle_tables();
     Ok(Query {
+        carried,
         inputs: lowering.topics,
         keys: lowering.keys,
         times,
@@ -106,6 +109,8 @@ pub struct Query {
     inputs: Vec<Name>,
     /// See [`Query::key`].
     keys: BTreeMap<Name, Vec<String>>,
+    /// See [`Query::carries`].
+    carried: BTreeMap<Name, BTreeSet<Carried>>,
     /// The event times of the inputs that have one.
     times: Vec<Trace>,
     input_schema: Schema,
@@ -142,6 +147,13 @@ impl Query {
     pub fn passes_through(&self, input_column: &str) -> Option<String> {
         let (place, _) = self.input_schema.column(input_column)?;
         self.traced(Trace::Column { table: Some(0), place })
+    }
+
+    /// Whether in each row that comes of `topic` the column `output` of the result is the topic's column `input`: where all
+    /// columns of its key are, its rows are where the result's rows with the same key are.
+    pub fn carries(&self, topic: &Name, input: &str, output: &str) -> bool {
+        let carried = self.carried.get(topic);
+        carried.is_some_and(|carried| carried.contains(&(input.to_owned(), output.to_owned())))
     }
 
     fn traced(&self, trace: Trace) -> Option<String> {

@@ -56,7 +56,7 @@ pub use def::{
 pub use error::{ConnectError, Error};
 pub use lookup::{LookupHandle, LookupPublisher, LookupStatus};
 pub use meters::{Counts, LATENCY_BOUNDS_US, Meters};
-pub use placing::writes_in_place;
+pub use placing::{Carries, unchanged, writes_in_place};
 pub use runner::{Handle, Injected, Options, Runner};
 pub use sink::{Sink, SinkTask};
 pub use source::{INTAKE_ROWS_MAX, Intake, Receipt, Refusal, RefusedEvent, RowFate, Source, SourceRead, SourceTask};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow_array::{Array, RecordBatchOptions};
 use arrow_array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array, new_null_array};
 use arrow_schema::ArrowError;
-use millstream_event::{ConformError, PartitionId, Partitioner, Schema};
+use millstream_event::{ConformError, Name, PartitionId, Partitioner, Schema};
 use millstream_log::{TopicInfo, TopicSpec};
 
 /// The way into one topic.
@@ -48,8 +48,11 @@ pub(crate) struct Placed {
 #[derive(Debug, Default)]
 pub(crate) struct Placing {
     pub(crate) placed: Vec<Placed>,
-    pub(crate) refused: Vec<(u32, &'static str, String)>,
+    pub(crate) refused: Vec<Refused>,
 }
+
+/// A row that is refused, with code and reason.
+type Refused = (u32, &'static str, String);
 
 impl Outlet {
     /// The way of rows with the columns of `schema` into a topic. `kept`: the rows' key and partition are those of the
@@ -87,10 +90,10 @@ impl Outlet {
         };
         let mut placed = Vec::new();
         match &self.placement {
-            Placement::Stay if rows.num_rows() == 0 => {}
             Placement::Stay => {
+                let (rows, indices) = self.keyed(rows, kept, &mut refused)?;
                 let partition = PartitionId(from.0 % self.info.spec.partitions.max(1));
-                placed.push(Placed { partition, rows, indices: kept });
+                placed.extend((rows.num_rows() > 0).then_some(Placed { partition, rows, indices }));
             }
             Placement::Split(partitioner) => {
                 let split = partitioner.split(&rows)?;
@@ -98,17 +101,13 @@ impl Outlet {
                     Some(kept) => kept.get(row as usize).copied().unwrap_or(row),
                     None => row,
                 };
-                let key = self.info.spec.key.join(", ");
                 let mut null_rows = split.null_rows;
                 if self.takes_nulls && !null_rows.is_empty() {
                     let taken = arrow_select::take::take_record_batch(&rows, &UInt32Array::from(null_rows.clone()))?;
                     let indices = std::mem::take(&mut null_rows).into_iter().map(original).collect();
                     placed.push(Placed { partition: PartitionId(0), rows: taken, indices: Some(indices) });
                 }
-                for row in null_rows {
-                    let reason = format!("the key of topic `{}` ({key}) is null", self.info.spec.name);
-                    refused.push((original(row), "key-null", reason));
-                }
+                refused.extend(null_rows.into_iter().map(|row| self.key_null(original(row))));
                 placed.extend(split.parts.into_iter().map(|part| Placed {
                     partition: part.partition,
                     rows: part.rows,
@@ -118,22 +117,67 @@ impl Outlet {
         }
         Ok(Placing { placed, refused })
     }
+
+    /// Rows that stay, without those that have no key: what a NULL means must not depend on whether rows have to move. Also
+    /// the numbers of the rows left; `kept`: those before.
+    fn keyed(
+        &self,
+        rows: RecordBatch,
+        kept: Option<Vec<u32>>,
+        refused: &mut Vec<Refused>,
+    ) -> Result<(RecordBatch, Option<Vec<u32>>), ArrowError> {
+        let columns = self.info.spec.key.iter().filter(|_| !self.takes_nulls);
+        let nulls = columns.filter_map(|column| rows.column_by_name(column)?.nulls().cloned());
+        let nulls: Vec<_> = nulls.filter(|nulls| nulls.null_count() > 0).collect();
+        if nulls.is_empty() {
+            return Ok((rows, kept));
+        }
+        let has_key = |row: usize| nulls.iter().all(|nulls| nulls.is_valid(row));
+        let keep: BooleanArray = (0..rows.num_rows()).map(|row| Some(has_key(row))).collect();
+        let numbers = kept.unwrap_or_else(|| (0..rows.num_rows() as u32).collect());
+        let mut left = Vec::with_capacity(keep.true_count());
+        for (row, number) in numbers.into_iter().enumerate() {
+            if has_key(row) {
+                left.push(number);
+            } else {
+                refused.push(self.key_null(number));
+            }
+        }
+        Ok((filter(&rows, &keep)?, Some(left)))
+    }
+
+    fn key_null(&self, row: u32) -> Refused {
+        let key = self.info.spec.key.join(", ");
+        (row, "key-null", format!("the key of topic `{}` ({key}) is null", self.info.spec.name))
+    }
 }
 
-/// Whether rows keep their partition on the way from `input` to `output`: as many partitions, and the output's key is the
-/// input's key, each column unchanged. `through` names the output column that is an input column unchanged.
-pub(crate) fn keeps_place(input: &TopicSpec, output: &TopicSpec, through: &dyn Fn(&str) -> Option<String>) -> bool {
-    input.partitions == output.partitions
-        && !input.key.is_empty()
-        && input.key.len() == output.key.len()
-        && input.key.iter().zip(&output.key).all(|(i, o)| through(i).as_deref() == Some(o))
+/// Whether the column of an input, by its name in the service's work, is the column of the output in each row that comes of
+/// this input: `carries(input, column, output_column)`.
+pub type Carries<'a> = &'a dyn Fn(&Name, &str, &str) -> bool;
+
+/// Whether the rows of all inputs keep their partition on the way to `output`: as many partitions, and the output's key is
+/// each input's key, each column unchanged. The inputs are given with their names in the service's work. What plans and what
+/// runs both ask here: whoever waits for a task in a partition must know whether it writes there.
+pub(crate) fn keeps_place(inputs: &[(Name, &TopicSpec)], output: &TopicSpec, carries: Carries<'_>) -> bool {
+    let kept = |(name, input): &(Name, &TopicSpec)| {
+        input.partitions == output.partitions
+            && !input.key.is_empty()
+            && input.key.len() == output.key.len()
+            && input.key.iter().zip(&output.key).all(|(i, o)| carries(name, i, o))
+    };
+    !inputs.is_empty() && inputs.iter().all(kept)
 }
 
 /// Whether a service's task writes only the partition with its own number (modulo their count), as it is when rows keep
-/// their place or have no key: what [`crate::Producers::in_place`] says. `through` as in SQL: the output column that is
-/// an input column unchanged.
-pub fn writes_in_place(input: &TopicSpec, output: &TopicSpec, through: &dyn Fn(&str) -> Option<String>) -> bool {
-    output.key.is_empty() || keeps_place(input, output, through)
+/// their place or have no key: what [`crate::Producers::in_place`] says.
+pub fn writes_in_place(inputs: &[(Name, &TopicSpec)], output: &TopicSpec, carries: Carries<'_>) -> bool {
+    output.key.is_empty() || keeps_place(inputs, output, carries)
+}
+
+/// What passes unchanged, whatever the input.
+pub fn unchanged(_: &Name, input: &str, output: &str) -> bool {
+    input == output
 }
 
 fn by_name(schema: &Schema, info: &TopicInfo) -> Result<Fit, String> {
@@ -154,7 +198,7 @@ fn by_name(schema: &Schema, info: &TopicInfo) -> Result<Fit, String> {
 fn fitted(
     rows: &RecordBatch,
     schema: &Schema,
-    refused: &mut Vec<(u32, &'static str, String)>,
+    refused: &mut Vec<Refused>,
 ) -> Result<(RecordBatch, Option<Vec<u32>>), ConformError> {
     let mut bad = vec![false; rows.num_rows()];
     for column in schema.columns().iter().filter(|c| !c.nullable) {

@@ -14,13 +14,13 @@ use arrow_select::take::take_record_batch;
 use millstream_event::json::{Decimals, Encoder};
 use millstream_event::{Name, PartitionId, Partitioner, Schema};
 use millstream_flow::{LookupSet, Origin as Lineage, Processed};
-use millstream_log::TopicInfo;
+use millstream_log::{TopicInfo, TopicSpec};
 
 use crate::def::{Check, Else, Output, ServiceDef, Work, tagged};
 use crate::letters::Letter;
 use crate::meters::Tally;
 use crate::piece::Piece;
-use crate::placing::{Outlet, Placed, filter, keeps_place};
+use crate::placing::{Outlet, Placed, filter, keeps_place, unchanged};
 
 /// A service's definition, prepared for one partition of its inputs.
 pub(crate) struct Plan {
@@ -118,16 +118,17 @@ impl Plan {
             Work::Fold(fold) => fold.schema().clone(),
             Work::Processor(processor) => processor.schema().clone(),
         };
-        let through = |column: &str| match &def.work {
-            Work::None => Some(column.to_owned()),
-            Work::Query(query) => query.passes_through(column),
-            Work::Fold(fold) => fold.passes_through(column),
-            Work::Processor(_) => None,
+        let carries = |topic: &Name, input: &str, output: &str| match &def.work {
+            Work::None => unchanged(topic, input, output),
+            Work::Query(query) => query.carries(topic, input, output),
+            Work::Fold(fold) => fold.carries(topic, input, output),
+            Work::Processor(_) => false,
         };
+        let specs: Vec<(Name, &TopicSpec)> = inputs.iter().map(|info| (known_as(info), &info.spec)).collect();
         let find = |name: &Name| topic(name).ok_or_else(|| format!("there is no topic `{name}`"));
         let outlet = |name: &Name| -> Result<Outlet, Broken> {
             let info = find(name)?;
-            let kept = keeps_place(&lead.spec, &info.spec, &through);
+            let kept = keeps_place(&specs, &info.spec, &carries);
             let outlet = Outlet::new(info, &made, kept)?;
             Ok(if def.repartitions() { outlet.taking_nulls() } else { outlet })
         };
@@ -138,7 +139,7 @@ impl Plan {
         let aside = match def.check.as_ref().map(|c| &c.otherwise) {
             Some(Else::Topic(name)) => {
                 let info = find(name)?;
-                let kept = keeps_place(&lead.spec, &info.spec, &|column| Some(column.to_owned()));
+                let kept = keeps_place(&specs, &info.spec, &unchanged);
                 Some(Outlet::new(info, &schema, kept)?)
             }
             _ => None,

@@ -115,6 +115,11 @@ impl Fold {
         self.schema.columns().get(column).map(|c| c.name.clone())
     }
 
+    /// Whether in each row that comes out the column `output` is the input's column `input` of `topic`.
+    pub fn carries(&self, topic: &Name, input: &str, output: &str) -> bool {
+        self.inputs.contains(topic) && self.passes_through(input).as_deref() == Some(output)
+    }
+
     /// The event time of what comes out, given the column with the input's: a column, and how many microseconds are added
     /// to it. In a row that a timer gives out it must be the timer's column.
     pub fn event_time(&self, input_column: &str) -> Option<(String, i64)> {

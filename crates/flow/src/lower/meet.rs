@@ -1,6 +1,8 @@
 //! Which rows must come together: topics that are joined must be parted by columns that correspond.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+use millstream_event::{Name, Schema};
 
 use millstream_event::ColumnType;
 
@@ -16,6 +18,9 @@ pub(crate) struct Meet {
     /// Topics whose rows meet.
     topics: Vec<BTreeSet<usize>>,
 }
+
+/// A column of a topic, and the column of the output that it is.
+pub(crate) type Carried = (String, String);
 
 impl Lowering<'_> {
     /// The event times of the topics that have one. A date says too little for steps that need the time.
@@ -135,6 +140,36 @@ impl Lowering<'_> {
                 }
             }
         }
+    }
+
+    /// For each topic, which of its columns is which column of the output in every row that comes of the topic: unchanged,
+    /// or equal to it by a join, or in its place in a UNION.
+    pub(crate) fn carried(&self, lineage: &[Option<Trace>], output: &Schema) -> BTreeMap<Name, BTreeSet<Carried>> {
+        let mut carried: BTreeMap<Name, BTreeSet<Carried>> = BTreeMap::new();
+        for (table, name) in self.topics.iter().enumerate() {
+            let columns = self.catalog.topics.get(name).map_or(&[][..], Schema::columns);
+            for (place, column) in columns.iter().enumerate() {
+                let own = Trace::Column { table: Some(table), place };
+                let class = self.certain(own);
+                let outputs = lineage.iter().zip(output.columns());
+                let outputs = outputs.filter(|(trace, _)| trace.is_some_and(|trace| class.contains(&trace)));
+                let pairs = outputs.map(|(_, made)| (column.name.clone(), made.name.clone()));
+                carried.entry(name.clone()).or_default().extend(pairs);
+            }
+        }
+        carried
+    }
+
+    /// What is equal to a column in each row. A topic that is joined with itself by two columns is there twice, and the
+    /// traces do not tell which of the two a column is of: then it is equal to itself alone.
+    fn certain(&self, own: Trace) -> Vec<Trace> {
+        let class = self.class(own);
+        let table = |trace: &Trace| match trace {
+            Trace::Column { table, .. } => *table,
+            Trace::WindowStart | Trace::WindowEnd => None,
+        };
+        let tables: BTreeSet<Option<usize>> = class.iter().map(table).collect();
+        if tables.len() == class.len() { class } else { vec![own] }
     }
 
     fn key_traces(&self, table: usize) -> Vec<Trace> {

@@ -1,6 +1,7 @@
 //! `tumble`, `hop`, `cumulate` and `session` in FROM: a topic's columns and, behind them, `window_start` and `window_end`.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -72,6 +73,14 @@ impl UserDefinedLogicalNodeCore for WindowNode {
             Ok([input]) => Self::new(input, self.kind, self.time.clone()),
             Err(_) => plan_err!("a window has one input"),
         }
+    }
+
+    /// What nobody asks for is neither copied nor held by what stands behind.
+    fn necessary_children_exprs(&self, output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {
+        let width = self.input.schema().fields().len();
+        let time = self.input.schema().maybe_index_of_column(&self.time)?;
+        let asked: BTreeSet<usize> = output_columns.iter().copied().filter(|place| *place < width).collect();
+        Some(vec![asked.into_iter().chain([time]).collect::<BTreeSet<usize>>().into_iter().collect()])
     }
 }
 

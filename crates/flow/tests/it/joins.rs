@@ -233,3 +233,47 @@ fn a_bounded_join_may_be_joined_with_a_lookup_as_well() {
     assert!(steps.contains("inner join of streams, the right one 0 to 1 s behind the left one"), "{steps}");
     assert!(steps.contains("join with lookup l"), "{steps}");
 }
+
+#[test]
+fn columns_that_no_query_asks_for_are_not_in_the_form_of_its_state() {
+    let wider = |table: bool| {
+        let mut catalog = catalog(table);
+        let mut columns = schema().columns().to_vec();
+        columns.insert(1, Column::parse("note", "string").unwrap());
+        catalog.topics.insert(Name::new("b").unwrap(), Schema::new(columns).unwrap());
+        catalog
+    };
+    let windows = "JOIN tumble(b, at, INTERVAL '1 minute') AS r ON l.k = r.k AND l.window_start = r.window_start AND \
+                   l.window_end = r.window_end";
+    for (table, sql) in [
+        (false, "SELECT l.id, r.id AS other FROM a AS l JOIN b AS r ON l.k = r.k AND r.at BETWEEN l.at AND l.at + INTERVAL \
+                 '9 seconds'".to_owned()),
+        (true, "SELECT l.id, r.id AS other FROM a AS l JOIN b AS r ON l.k = r.k".to_owned()),
+        (false, format!("SELECT l.id, r.id AS other FROM tumble(a, at, INTERVAL '1 minute') AS l {windows}")),
+        (false, "SELECT id, k FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY k, window_start, window_end ORDER BY at DESC) \
+                 AS n FROM tumble(b, at, INTERVAL '1 minute')) WHERE n <= 2".to_owned()),
+    ] {
+        let form = |catalog: &Catalog| match plan_query(&sql, catalog) {
+            Ok(query) => query.state_signature(),
+            Err(errors) => panic!("{sql}: {errors:?}"),
+        };
+        assert_eq!(form(&catalog(table)), form(&wider(table)), "{sql}");
+    }
+}
+
+#[test]
+fn a_query_says_which_columns_of_each_topic_come_out_unchanged() {
+    let carries = |sql: &str, topic: &str, column: &str, output: &str| {
+        let query = plan_query(sql, &catalog(false)).unwrap();
+        query.carries(&Name::new(topic).unwrap(), column, output)
+    };
+    let union = "SELECT id AS x FROM a UNION ALL SELECT k AS x FROM b";
+    assert!(carries(union, "a", "id", "x") && carries(union, "b", "k", "x"));
+    assert!(!carries(union, "b", "id", "x") && !carries(union, "a", "k", "x"));
+    let joined = "SELECT a.k, b.id FROM a JOIN b ON a.k = b.k AND b.at BETWEEN a.at AND a.at + INTERVAL '9 seconds'";
+    assert!(carries(joined, "a", "k", "k") && carries(joined, "b", "k", "k") && carries(joined, "b", "id", "id"));
+    assert!(!carries(joined, "a", "id", "id"));
+    let itself =
+        "SELECT l.k AS x FROM a AS l JOIN a AS r ON l.id = r.k AND r.at BETWEEN l.at AND l.at + INTERVAL '9 seconds'";
+    assert!(!carries(itself, "a", "id", "x"), "which of the two it is, nobody knows");
+}

@@ -92,11 +92,29 @@ pub(super) fn source(
     d
 }
 
-/// A service's definition. The number of instances is no part of it: it changes nothing but speed.
-pub(super) fn service(settings: &ServiceSettings, input: &Schema, lookups: &Named<LookupSettings>) -> Definition {
+/// What a service's definition says of an input.
+pub(super) struct Input {
+    pub(super) name: Name,
+    pub(super) schema: Schema,
+    /// Where the service's work depends on it.
+    pub(super) event_time: Option<EventTime>,
+}
+
+/// A service's definition; `inputs` begin with the one that leads. The number of instances is no part of it: it changes
+/// nothing but speed.
+pub(super) fn service(settings: &ServiceSettings, inputs: &[Input], lookups: &Named<LookupSettings>) -> Definition {
     let mut d = Definition::default();
     d.set("from", list(settings.from.iter().map(|n| &n.value)));
-    d.set("input", input);
+    for (i, input) in inputs.iter().enumerate() {
+        match i {
+            0 => d.set("input", &input.schema),
+            _ => d.set(format!("input.{}", input.name), &input.schema),
+        }
+        if let Some(time) = &input.event_time {
+            let plus = if time.plus_us == 0 { String::new() } else { format!(" {:+} us", time.plus_us) };
+            d.set(format!("event_time.{}", input.name), format!("{}{plus}", time.column));
+        }
+    }
     for (name, sql) in &settings.check {
         d.set(format!("check.{}", name.value), &sql.text);
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use millstream_service::event::Name;
 use millstream_service::log::TopicSpec;
-use millstream_service::{Late, Output, writes_in_place};
+use millstream_service::{Late, Output, unchanged, writes_in_place};
 
 use super::pipeline::Way;
 use super::version::Definition;
@@ -40,8 +40,7 @@ impl Planner<'_> {
         settings: &ServiceSettings,
         key: &dyn Fn(&Name) -> Option<Vec<String>>,
     ) -> Option<Inputs> {
-        let specs: Vec<TopicSpec> =
-            settings.from.iter().filter_map(|from| Some(self.topics.get(&from.value)?.spec.clone())).collect();
+        let specs: Vec<TopicSpec> = settings.from.iter().filter_map(|from| self.known_spec(&from.value)).collect();
         let asked: Vec<Option<Vec<String>>> = specs.iter().map(|spec| key(&spec.name)).collect();
         if specs.len() != settings.from.len() || meets(&specs, &asked) {
             return Some((settings.from.iter().map(|f| f.value.clone()).collect(), BTreeMap::new()));
@@ -84,13 +83,14 @@ impl Planner<'_> {
         definition.set("from", &spec.name);
         definition.set("key", key.join(", "));
         definition.set("partitions", partitions);
+        definition.set("columns", &spec.schema);
         let event_time = self.topics.get(&spec.name).and_then(|topic| topic.event_time.clone());
         let way = Way { topic: copy.clone(), time: event_time.as_ref().map(|t| t.column.clone()), in_place: false };
         self.insert(&copy, spec.schema.clone(), key, partitions, event_time);
         let mut in_place = false;
         if let Some(topic) = self.topics.get_mut(&copy) {
             topic.writers.push(copy.clone());
-            in_place = writes_in_place(spec, &topic.spec, &|column| Some(column.to_owned()));
+            in_place = writes_in_place(&[(spec.name.clone(), spec)], &topic.spec, &unchanged);
         }
         self.read(&copy, std::slice::from_ref(&spec.name));
         self.services.push(Service {

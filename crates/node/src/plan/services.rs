@@ -10,7 +10,7 @@ use millstream_service::flow::{
     plan_routes, plan_rules,
 };
 use millstream_service::log::TopicSpec;
-use millstream_service::{Else, Late, Output, dead_letter, tagged, writes_in_place};
+use millstream_service::{Carries, Else, Late, Output, dead_letter, tagged, unchanged, writes_in_place};
 
 use super::graph::{letters_of, targets};
 use super::pipeline::Way;
@@ -42,7 +42,10 @@ impl Planner<'_> {
         let several = settings.sql.is_some() && settings.from.len() > 1;
         let specs = match several {
             true => self.joined(name, settings)?,
-            false => vec![self.input(&name.value, "service", &settings.from)?],
+            false => {
+                self.times_differ(&name.value, &settings.from);
+                vec![self.input(&name.value, "service", &settings.from)?]
+            }
         };
         let input = specs.first()?.clone();
         let otherwise = settings.otherwise.as_ref().map_or(&Otherwise::DeadLetter, |o| &o.value);
@@ -74,6 +77,11 @@ impl Planner<'_> {
             (_, Some(fold)) => self.meet(name, settings, &|topic| fold.key(topic).map(<[String]>::to_vec))?,
             _ => (inputs, BTreeMap::new()),
         };
+        let carries = |topic: &Name, input: &str, output: &str| match (&query, &fold) {
+            (Some(query), _) => query.carries(topic, input, output),
+            (_, Some(fold)) => fold.carries(topic, input, output),
+            _ => unchanged(topic, input, output),
+        };
         let first = query.as_ref().map(Query::inputs).or(fold.as_ref().map(Fold::inputs));
         let first = first.and_then(|inputs| inputs.first().cloned());
         let known_as =
@@ -90,8 +98,11 @@ impl Planner<'_> {
             let plus_us = if plus_us == 0 { t.plus_us } else { plus_us };
             Some(EventTime { column, plus_us, ..t })
         });
-        // Where rows stay decides the service by its first input.
-        let stays = inputs.first().and_then(|input| self.topics.get(input)).map(|topic| topic.spec.clone());
+        let read: Vec<(Name, TopicSpec)> = inputs
+            .iter()
+            .filter_map(|input| Some((aliases.get(input).unwrap_or(input).clone(), self.known_spec(input)?)))
+            .collect();
+        let read: Vec<(Name, &TopicSpec)> = read.iter().map(|(name, spec)| (name.clone(), spec)).collect();
         let mut ways = Vec::new();
         let key: Option<Vec<String>> = input.key.iter().map(|k| pass(k)).collect();
         let partitions = input.partitions;
@@ -106,12 +117,12 @@ impl Planner<'_> {
                 Written { schema: &schema, event_time: event_time.clone(), key: key.clone(), partitions }
             };
             self.write(&name.value, &target.value, &written);
-            let through = |column: &str| if broken { Some(column.to_owned()) } else { pass(column) };
+            let carries: Carries<'_> = if broken { &unchanged } else { &carries };
             let to = self.topics.get(&target.value);
             ways.push(Way {
                 topic: target.value.clone(),
                 time: written.event_time.map(|time| time.column),
-                in_place: stays.as_ref().zip(to).is_some_and(|(from, to)| writes_in_place(from, &to.spec, &through)),
+                in_place: to.is_some_and(|to| writes_in_place(&read, &to.spec, carries)),
             });
         }
         let timed = query.as_ref().is_some_and(Query::is_timed) || fold.as_ref().is_some_and(Fold::is_timed);
@@ -127,6 +138,10 @@ impl Planner<'_> {
         self.read(&name.value, &inputs);
         let lookups: Vec<Name> = query.as_ref().map(|q| q.lookups().to_vec()).unwrap_or_default();
         let joined = self.config.lookups.iter().filter(|(n, _)| lookups.contains(&n.value)).cloned().collect();
+        let stateful = fold.is_some() || query.as_ref().is_some_and(Query::is_stateful);
+        let lead = (aliases.get(&input.name).unwrap_or(&input.name), &input.schema);
+        let others: &[Spanned<Name>] = if several { &settings.from } else { &[] };
+        let definition = define::service(settings, &self.read_as(lead, others, stateful), &joined);
         self.services.push(Service {
             name: name.value.clone(),
             inputs,
@@ -147,7 +162,7 @@ impl Planner<'_> {
             store,
             time: None,
             ways,
-            definition: define::service(settings, &input.schema, &joined),
+            definition,
         });
         Some(())
     }
@@ -176,6 +191,18 @@ impl Planner<'_> {
         };
         let message = format!("topic `{}` is a table: {why}", from.value);
         self.report(from.span, Diagnostic::error("table-rows", message).label(way));
+    }
+
+    /// What the definition says of the inputs: the columns of each that has its own, and the time of each that keeps state by
+    /// it.
+    fn read_as(&self, lead: (&Name, &Schema), others: &[Spanned<Name>], stateful: bool) -> Vec<define::Input> {
+        let input = |name: &Name, schema: Schema| {
+            let time = self.topics.get(name).and_then(|topic| topic.event_time.clone()).filter(|_| stateful);
+            define::Input { name: name.clone(), schema, event_time: time }
+        };
+        let others = others.iter().filter(|other| other.value != *lead.0);
+        let others = others.filter_map(|other| Some(input(&other.value, self.known_spec(&other.value)?.schema)));
+        std::iter::once(input(lead.0, lead.1.clone())).chain(others).collect()
     }
 
     /// Only what waits for the end of a window can be late for it.
@@ -287,16 +314,19 @@ impl Planner<'_> {
         postgres.store(&self.config.pipeline.value).ok()
     }
 
-    /// The topic that a name in `from` means: a planned one, or the dead letters of a component.
+    /// A topic that is known: a planned one, or the dead letters of a component.
+    pub(super) fn known_spec(&self, topic: &Name) -> Option<TopicSpec> {
+        let planned = self.topics.get(topic).map(|topic| topic.spec.clone());
+        planned.or_else(|| if self.unknown.contains(topic) { None } else { self.letters(topic) })
+    }
+
+    /// The topic that a name in `from` means.
     pub(super) fn input_topic(&mut self, who: &str, from: &Spanned<Name>) -> Option<TopicSpec> {
-        if let Some(topic) = self.topics.get(&from.value) {
-            return Some(topic.spec.clone());
+        if let Some(spec) = self.known_spec(&from.value) {
+            return Some(spec);
         }
         if self.unknown.contains(&from.value) {
             return None;
-        }
-        if let Some(spec) = self.letters(&from.value) {
-            return Some(spec);
         }
         if self.settings(&from.value).is_some() {
             let message = format!("{who} reads topic `{}`, which nobody writes", from.value);
@@ -315,12 +345,31 @@ impl Planner<'_> {
     pub(super) fn letters(&self, topic: &Name) -> Option<TopicSpec> {
         let owner = letters_of(topic)?;
         if let Some(service) = self.services.iter().find(|s| s.name == owner) {
-            let lead = self.topics.get(service.inputs.first()?)?;
-            let specs = dead_letter::service_topics(&owner, lead.spec.partitions).ok()?;
+            let lead = self.known_spec(service.inputs.first()?)?;
+            let specs = dead_letter::service_topics(&owner, lead.partitions).ok()?;
             return specs.into_iter().find(|s| s.name == *topic);
         }
         self.config.sources.iter().find(|(n, _)| n.value == owner)?;
         dead_letter::source_topics(&owner, 1).ok()?.into_iter().find(|s| s.name == *topic)
+    }
+
+    /// Rows of inputs that are read as one have their event time in one column: which of two an event is meant by, nobody
+    /// could tell behind the service.
+    fn times_differ(&mut self, name: &Name, from: &[Spanned<Name>]) {
+        let time = |from: &Spanned<Name>| {
+            let time = self.topics.get(&from.value)?.event_time.as_ref()?;
+            Some((from.value.clone(), time.column.clone(), time.plus_us))
+        };
+        let times: Vec<_> = from.iter().filter_map(|from| Some((from.span, time(from)?))).collect();
+        let Some((_, (lead, column, plus))) = times.first().cloned() else { return };
+        let other = times.into_iter().find(|(_, (_, other, added))| (other, added) != (&column, &plus));
+        if let Some((span, (topic, other, _))) = other {
+            let message = format!("service `{name}` reads topics with different event times");
+            let note = format!("`{lead}`: {column}\n`{topic}`: {other}");
+            let diagnostic = Diagnostic::error("event-times-differ", message).note(note);
+            let label = "give both the same `event_time`, or read each in a service that names its time alike";
+            self.report(span, diagnostic.label(label));
+        }
     }
 
     /// The one input of several topics: they have the same columns, partitions and key.

@@ -8,5 +8,6 @@ mod change;
 mod columns;
 mod full_disk;
 mod golden;
+mod meeting;
 mod run;
 mod world;
