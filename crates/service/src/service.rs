@@ -147,7 +147,11 @@ impl<'a> Running<'a> {
             false => Inputs::open(log, &context.task.id, &topics).await?,
         };
         let stored = Stored::read(log, &context.task.id).await?;
-        let note = if in_memory { memory::note(&context).await? } else { None };
+        let note = match service.def.stateful() {
+            Some(_) if in_memory => memory::note(&context).await?,
+            Some(_) => None,
+            None => memory::note_nowhere(&context).await?,
+        };
         let time = match &service.def.time {
             Some(time) => Some(TaskTime::open(&context, time, service.partitions(), plan.outlets()).await?),
             None => None,

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::bed::{Bed, Numbers, name, pass, schema};
 
-const EVENTS: &[(&str, &str)] = &[("k", "string"), ("n", "bigint!"), ("at", "timestamp")];
+pub(crate) const EVENTS: &[(&str, &str)] = &[("k", "string"), ("n", "bigint!"), ("at", "timestamp")];
 const COUNTED: &[(&str, &str)] = &[("k", "string"), ("n", "bigint"), ("count", "bigint!")];
 
 pub(crate) fn pairs(of: &[(&str, &str)]) -> Vec<(String, String)> {

@@ -17,7 +17,7 @@ use millstream_service::{
 use serde_json::Value;
 
 use crate::bed::{Bed, COLUMNS, FaultyLog, Numbers, checked, name, pass, schema, until};
-use crate::folds::{counter, folding, numbers, pairs, topics};
+use crate::folds::{EVENTS, counter, folding, numbers, pairs, topics};
 
 fn order(service: &str, to: To, how: Outputs) -> Rewind {
     let (inputs, outputs) = (vec![name("raw")], vec![name("out")]);
@@ -417,4 +417,30 @@ impl Bed {
     async fn drained_now(&self, handle: &Handle) -> bool {
         handle.status().await.is_ok_and(|status| status.lag == 0)
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_kept_no_state_meanwhile_does_not_go_on_with_the_old_one() {
+    let bed = Bed::new();
+    topics(&bed).await;
+    bed.topic("plain", EVENTS, &["k"], 3).await;
+    let counter = bed.runner.start_service(counting()).await.unwrap();
+    feed(&bed, 100).await;
+    counter.stop().await;
+    let plain = bed.runner.start_service(pass("counter", "raw", "plain")).await.unwrap();
+    feed(&bed, 200).await;
+    plain.stop().await;
+    let counter = bed.runner.start_service(counting()).await.unwrap();
+    let refused = |state| matches!(state, State::Failed { reason } if reason.contains("services rewind counter"));
+    until("the old state is refused", async || refused(counter.state())).await;
+    counter.rewind(&order("counter", To::Start, Outputs::Suppress)).await.unwrap();
+    settled(&counter).await;
+    feed(&bed, 300).await;
+    let mut found: BTreeMap<String, u64> = BTreeMap::new();
+    for (_, _, row) in bed.rows("out").await {
+        let most = found.entry(row["k"].as_str().unwrap().to_owned()).or_default();
+        *most = row["count"].as_u64().unwrap().max(*most);
+    }
+    let counted = |k: u64| (0..300).filter(|n| n % 13 == k && n % 10 != 7 && n % 10 != 9).count() as u64;
+    assert_eq!(found, (0..13).map(|k| (format!("k{k}"), counted(k))).collect());
 }
