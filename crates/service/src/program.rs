@@ -83,6 +83,14 @@ impl Program {
         }
     }
 
+    /// Whether it holds rows that it gives out when event time goes on, without being pushed more.
+    pub(crate) fn waits(&self) -> bool {
+        match self {
+            Self::Query(running) => running.waits(),
+            Self::Fold(folding) => folding.waits(),
+        }
+    }
+
     /// What has changed in the state since it was asked the last time.
     pub(crate) fn changes(&mut self) -> Option<ChangeRows> {
         match self {

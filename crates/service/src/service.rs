@@ -273,14 +273,23 @@ impl<'a> Running<'a> {
 
     /// What the task promises of all that it will still append; `None`: its topics have no event time.
     fn output_watermark(&self) -> Option<Watermark> {
-        let promise = self.time.as_ref()?.promise();
-        let held_back = |state: &Kept| Watermark(state.program.output_watermark(promise.0));
+        let time = self.time.as_ref()?;
         // While it reads again, it says what it had said.
         if self.again.is_some() {
             return Some(self.stored.floor());
         }
-        // Who says nothing, or that there is nothing, has no time to hold back.
-        let promise = self.state.as_ref().filter(|_| promise.time().is_some()).map_or(promise, held_back);
+        let promise = match &self.state {
+            None => time.promise(),
+            Some(state) => {
+                // Whose inputs are idle is not waited for, unless it holds rows that are still to come of it.
+                let promise = match time.promise() {
+                    Watermark::IDLE if state.program.waits() => time.watermark(),
+                    promise => promise,
+                };
+                // Who says nothing, or that there is nothing, has no time to hold back.
+                promise.time().map_or(promise, |time| Watermark(state.program.output_watermark(time)))
+            }
+        };
         Some(promise.max(self.stored.floor()))
     }
 

@@ -315,6 +315,11 @@ impl Folding {
         self.timers.first().filter(|_| self.more).map_or(watermark, |due| due.min(watermark))
     }
 
+    /// Whether a timer waits for event time to go on.
+    pub fn waits(&self) -> bool {
+        !self.timers.due.is_empty()
+    }
+
     /// What has changed in the state since it was asked the last time.
     pub fn changes(&mut self) -> Option<ChangeRows> {
         self.changes.take()

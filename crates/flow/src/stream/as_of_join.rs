@@ -143,6 +143,10 @@ impl Operator for AsOfJoin {
         }
     }
 
+    fn waits(&self) -> bool {
+        self.waiting.size().0 > 0
+    }
+
     fn size(&self) -> (usize, usize) {
         let (waiting, versions) = (self.waiting.size(), self.versions.size());
         (waiting.0 + versions.0, waiting.1 + versions.1)

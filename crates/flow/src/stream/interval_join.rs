@@ -165,6 +165,11 @@ impl Operator for IntervalJoin {
         }
     }
 
+    fn waits(&self) -> bool {
+        // A row of a side that is kept goes out alone when none can match any more.
+        self.plan.keep.left && self.held.left.size().0 > 0 || self.plan.keep.right && self.held.right.size().0 > 0
+    }
+
     fn holds_back(&self) -> i64 {
         self.plan.most.max(self.plan.least.saturating_neg()).max(0)
     }

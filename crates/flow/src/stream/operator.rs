@@ -69,6 +69,12 @@ pub(crate) trait Operator: Send {
         0
     }
 
+    /// Whether it holds rows that it gives out when event time goes on: they are still expected of it, also while nobody
+    /// sends it more.
+    fn waits(&self) -> bool {
+        false
+    }
+
     /// How many keyed rows it holds, and about how many bytes they take.
     fn size(&self) -> (usize, usize);
 }

@@ -238,6 +238,10 @@ impl Operator for Over {
         }
     }
 
+    fn waits(&self) -> bool {
+        self.waiting.as_ref().is_some_and(|waiting| waiting.size().0 > 0)
+    }
+
     fn size(&self) -> (usize, usize) {
         let (rows, bytes) = self.keyed.size();
         let (more, larger) = self.waiting.as_ref().map_or((0, 0), Waiting::size);

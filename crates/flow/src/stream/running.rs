@@ -208,6 +208,11 @@ impl Running {
         }
     }
 
+    /// Whether it holds rows that it gives out when event time goes on, without being pushed more.
+    pub fn waits(&self) -> bool {
+        self.operators.iter().any(|operator| operator.waits())
+    }
+
     /// What has changed in the state since it was asked the last time.
     pub fn changes(&mut self) -> Option<ChangeRows> {
         self.changes.take()

@@ -226,6 +226,10 @@ impl Operator for SessionAggregate {
         Ok(())
     }
 
+    fn waits(&self) -> bool {
+        self.sessions.len() > 0
+    }
+
     fn size(&self) -> (usize, usize) {
         (self.sessions.len(), self.sessions.bytes())
     }

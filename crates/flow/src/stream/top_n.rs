@@ -270,6 +270,10 @@ impl Operator for TopN {
         Ok(())
     }
 
+    fn waits(&self) -> bool {
+        self.window.is_some() && self.kept > 0
+    }
+
     fn size(&self) -> (usize, usize) {
         (self.kept, self.bytes)
     }

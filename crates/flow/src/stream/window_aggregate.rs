@@ -266,6 +266,10 @@ impl Operator for WindowAggregate {
         Ok(())
     }
 
+    fn waits(&self) -> bool {
+        self.first_open().is_some()
+    }
+
     fn size(&self) -> (usize, usize) {
         let panes = self.panes.values();
         panes.fold(self.aggregates.size(), |(rows, bytes), pane| (rows + pane.len(), bytes + pane.bytes()))

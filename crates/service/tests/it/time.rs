@@ -9,9 +9,10 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
 use millstream_service::dead_letters::Select;
 use millstream_service::event::{Offset, Stamp, TopicPartition, Watermark};
+use millstream_service::flow::{Catalog, TimeColumn, plan_query};
 use millstream_service::log::{EmbeddedLog, EmbeddedOptions, Log, MemoryLog, Read, TaskId};
 use millstream_service::{
-    EventTimeDef, Handle, InputTime, Producers, ServiceDef, ServiceTime, SourceDef, TimeStatus, time_of,
+    EventTimeDef, Handle, InputTime, Producers, ServiceDef, ServiceTime, SourceDef, TimeStatus, Work, time_of,
 };
 use serde_json::{Value, json};
 
@@ -354,4 +355,31 @@ async fn more_producers_than_can_be_remembered_are_refused_at_the_start() {
     let producers: Vec<(&str, u32, bool)> = writers.iter().map(|w| (w.as_str(), 64, false)).collect();
     let refused = bed.runner.start_service(timed("pass", input("raw", &producers), "good")).await.err().unwrap();
     assert!(refused.to_string().contains("fewer partitions or fewer writers"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_holds_open_windows_is_waited_for_while_its_inputs_are_idle() {
+    let bed = Bed::new();
+    topics(&bed, &["raw"]).await;
+    bed.topic("out", &[("k", "string"), ("window_end", "timestamp!"), ("n", "bigint!")], &["k"], 3).await;
+    let mut catalog = Catalog::default();
+    catalog.topics.insert(name("raw"), schema(TIMED));
+    catalog.event_times.insert(name("raw"), TimeColumn { name: "at".to_owned(), plus_us: 0 });
+    let sql = "SELECT k, window_end, count(*) AS n FROM tumble(raw, at, INTERVAL '1 minute') GROUP BY k, window_end";
+    let query = plan_query(sql, &catalog).unwrap_or_else(|e| panic!("{e:?}"));
+    let def = timed("minutes", input("raw", &[("numbers", 1, false)]), "out");
+    let service = bed.runner.start_service(ServiceDef { work: Work::Query(Arc::new(query)), ..def }).await.unwrap();
+    let (numbers, _) = endless(100);
+    let short = EventTimeDef { idle: Some(Duration::from_millis(50)), ..ten_seconds() };
+    bed.runner.start_source(source("numbers", numbers, short, |n| event(n, n))).await.unwrap();
+    reaches(&service, Watermark::IDLE).await;
+    let reached = Watermark(89 * SECOND);
+    until("all partitions know how far time is", async || {
+        let said = found(bed.log.as_ref(), "out").await.said;
+        said.len() == 3 && said.values().all(|said| said.last() == Some(&reached))
+    })
+    .await;
+    let said = found(bed.log.as_ref(), "out").await.said;
+    assert!(said.values().all(|said| !said.contains(&Watermark::IDLE)), "{said:?}");
+    bed.runner.stop_all(true).await;
 }
