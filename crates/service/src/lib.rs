@@ -16,6 +16,7 @@ mod error;
 mod flight;
 mod inputs;
 mod intake;
+mod isolation;
 mod lateness;
 mod letters;
 mod lookup;

@@ -23,7 +23,7 @@ use crate::dead_letter::Topics;
 use crate::def::{Keep, ServiceDef};
 use crate::flight::{Flight, commit_of};
 use crate::inputs::{Inputs, Run, extend};
-use crate::letters::{Origin, Sender};
+use crate::letters::Sender;
 use crate::lookup::Lookups;
 use crate::meters::Tally;
 use crate::piece::{Piece, pieces};
@@ -37,9 +37,6 @@ use crate::task_time::{TaskTime, too_many};
 
 /// How long a commit that only moves positions waits for company.
 const POSITIONS_WAIT: Duration = Duration::from_millis(25);
-
-/// After so many panics without a commit between them the next batch is halved until the event that kills is alone.
-const DEATHS_BEFORE_ISOLATION: u32 = 3;
 
 pub(crate) fn job(def: ServiceDef, inputs: Vec<TopicInfo>) -> Result<Arc<dyn Job>, Error> {
     let wrong = |why: String| Error::Definition { name: def.name.clone(), why };
@@ -109,10 +106,6 @@ struct Running<'a> {
     held: Held,
     /// Where its topics have event time.
     time: Option<TaskTime>,
-    /// The next batch is suspected to hold an event that kills.
-    suspicious: bool,
-    /// The events that killed a task with state.
-    killers: Vec<Origin>,
     /// While it reads again what it has read before.
     again: Option<Again>,
     /// What it was told when it was set back.
@@ -159,7 +152,6 @@ impl<'a> Running<'a> {
         context.shared.set(State::Running);
         context.shared.set_note(None);
         context.shared.again.store(false, Ordering::Release);
-        let killers = context.shared.killers();
         let mut running = Self {
             plan,
             state,
@@ -170,11 +162,9 @@ impl<'a> Running<'a> {
             lookups: Lookups::new(&service.def.lookups),
             flight: Flight::new(&context),
             held: Held::default(),
-            killers,
             again: None,
             stored,
             note,
-            suspicious: context.shared.deaths.load(Ordering::Acquire) >= DEATHS_BEFORE_ISOLATION,
             service,
             context,
         };
@@ -232,7 +222,10 @@ impl<'a> Running<'a> {
             time.recall(&heard)?;
         }
         let mut staged = Staged::default();
+        let shared = Arc::clone(&self.context.shared);
+        shared.isolation.lock().conclude();
         self.advance(lookups, &mut staged).map_err(Fault::Failed)?;
+        shared.isolation.lock().rest();
         self.divert(&mut staged);
         let changes = self.state.as_mut().and_then(|state| state.program.changes());
         self.inputs.lift();
@@ -385,22 +378,24 @@ impl<'a> Running<'a> {
     /// Processes what was read and hands the commit over.
     fn step(&mut self, runs: Vec<Run>, lookups: &LookupSet) -> Result<(), Fault> {
         let mut staged = Staged::default();
+        let shared = Arc::clone(&self.context.shared);
+        shared.isolation.lock().begin(runs.iter().map(|run| &run.consumed));
         for run in &runs {
             staged.tally.events_in += run.rows() as u64;
+            let suspicious = shared.isolation.lock().suspects(&run.consumed);
             for piece in self.pieces(run, &mut staged).map_err(Fault::Failed)? {
-                self.process(&piece, lookups, &mut staged).map_err(Fault::Failed)?;
+                self.process(&piece, suspicious, lookups, &mut staged).map_err(Fault::Failed)?;
             }
         }
-        let rows: usize = runs.iter().map(Run::rows).sum();
-        // Who builds state in memory comes to the event that kills only after those before it.
-        self.suspicious &= rows == 0 || self.is_silent();
         for run in runs {
             if let Some(time) = &mut self.time {
                 time.heard(run.input, &run.batches);
             }
             extend(&mut self.held.consumed, run.consumed);
         }
+        shared.isolation.lock().conclude();
         self.advance(lookups, &mut staged).map_err(Fault::Failed)?;
+        shared.isolation.lock().rest();
         self.divert(&mut staged);
         let changes = self.state.as_mut().and_then(|state| state.program.changes());
         self.show_time();
@@ -444,19 +439,21 @@ impl<'a> Running<'a> {
         Ok(made)
     }
 
-    fn process(&mut self, piece: &Piece, lookups: &LookupSet, staged: &mut Staged) -> Result<(), String> {
+    fn process(
+        &mut self,
+        piece: &Piece,
+        suspicious: bool,
+        lookups: &LookupSet,
+        staged: &mut Staged,
+    ) -> Result<(), String> {
         if piece.rows.num_rows() == 0 {
             return Ok(());
         }
         let from = self.context.task.id.partition;
         if self.state.is_some() {
-            return if self.suspicious {
-                self.push_each(piece, lookups, staged)
-            } else {
-                self.push(piece, lookups, staged)
-            };
+            return if suspicious { self.push_each(piece, lookups, staged) } else { self.push(piece, lookups, staged) };
         }
-        if self.suspicious {
+        if suspicious {
             self.isolate(piece, from, lookups, staged)
         } else {
             self.plan.process(piece, from, lookups, staged)
@@ -480,19 +477,20 @@ impl<'a> Running<'a> {
     }
 
     /// Pushes events one by one, because one of them kills. State that a panic left half changed is of no use, so the task
-    /// starts again; then it knows which event it was, and that one becomes a dead letter.
+    /// starts again; then it knows which events did so, and those become dead letters.
     fn push_each(&mut self, piece: &Piece, lookups: &LookupSet, staged: &mut Staged) -> Result<(), String> {
         for row in 0..piece.rows.num_rows() {
             let one = piece.slice(row, 1);
             let origin = one.origins.of(0);
-            if origin.as_ref().is_some_and(|origin| self.killers.contains(origin)) {
+            let shared = &self.context.shared;
+            if origin.as_ref().is_some_and(|origin| shared.isolation.lock().is_killer(origin)) {
                 let reason = "the service panicked on this event".to_owned();
                 staged.letters.push(self.plan.panic_letter(&one, reason));
                 continue;
             }
-            *self.context.shared.suspect.lock() = origin;
+            shared.isolation.lock().take_alone(origin);
             self.push(&one, lookups, staged)?;
-            *self.context.shared.suspect.lock() = None;
+            self.context.shared.isolation.lock().take_alone(None);
         }
         Ok(())
     }

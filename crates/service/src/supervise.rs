@@ -40,12 +40,11 @@ pub(crate) async fn supervise(job: Arc<dyn Job>, mut context: Context, compute: 
         }
         if context.shared.progressed.swap(false, Ordering::AcqRel) {
             backoff.reset();
-            context.shared.deaths.store(0, Ordering::Release);
         }
-        if matches!(fault, Fault::Panic(_)) {
-            add(&context.meters.panics, 1);
-            context.shared.deaths.fetch_add(1, Ordering::AcqRel);
-        }
+        let fault = match fault {
+            Fault::Panic(reason) => died(&context, reason),
+            fault => fault,
+        };
         if !wait(&mut context, &fault, &mut backoff).await {
             return context.shared.set(State::Stopped);
         }
@@ -57,6 +56,19 @@ pub(crate) async fn supervise(job: Arc<dyn Job>, mut context: Context, compute: 
                 return context.control.left().await;
             }
         }
+    }
+}
+
+/// What a panic means: that the task starts again, or that it would panic for ever.
+fn died(context: &Context, reason: String) -> Fault {
+    add(&context.meters.panics, 1);
+    match context.shared.isolation.lock().died() {
+        None => Fault::Panic(reason),
+        Some(times) => Fault::Failed(format!(
+            "the task panicked {times} times over the same events, and none of them is to blame alone: it does so where \
+             windows or timers are concluded, or state is put down ({reason}); change what the service does there, then \
+             resume it"
+        )),
     }
 }
 

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::control::Control;
-use crate::letters::Origin;
+use crate::isolation::Isolation;
 use crate::meters::Meters;
 use crate::status::{State, TimeStatus};
 
@@ -92,20 +92,13 @@ pub(crate) struct Shared {
     pub(crate) progressed: AtomicBool,
     /// Commits that a panicking task left on their way.
     pub(crate) leftovers: Mutex<Vec<Pending>>,
-    /// Panics without a commit between them.
-    pub(crate) deaths: AtomicU32,
-    /// The event that was being worked on alone when the task panicked.
-    pub(crate) suspect: Mutex<Option<Origin>>,
-    /// Events that were found so.
-    killers: Mutex<Vec<Origin>>,
+    /// Which events kill it.
+    pub(crate) isolation: Mutex<Isolation>,
     /// What there is to know about a task that works.
     note: Mutex<Option<String>>,
     /// Whether it reads again what it has read before.
     pub(crate) again: AtomicBool,
 }
-
-/// So many events that kill are remembered; a task that meets more of them in its past starts again for each.
-const KILLERS_MAX: usize = 1000;
 
 impl Shared {
     pub(crate) fn new() -> Self {
@@ -114,21 +107,10 @@ impl Shared {
             time: Mutex::new(None),
             progressed: AtomicBool::new(false),
             leftovers: Mutex::new(Vec::new()),
-            deaths: AtomicU32::new(0),
-            suspect: Mutex::new(None),
-            killers: Mutex::new(Vec::new()),
+            isolation: Mutex::default(),
             note: Mutex::new(None),
             again: AtomicBool::new(false),
         }
-    }
-
-    /// The events that were being worked on alone when the task panicked.
-    pub(crate) fn killers(&self) -> Vec<Origin> {
-        let mut killers = self.killers.lock();
-        killers.extend(self.suspect.lock().take());
-        let more = killers.len().saturating_sub(KILLERS_MAX);
-        killers.drain(..more);
-        killers.clone()
     }
 
     pub(crate) fn note(&self) -> Option<String> {

@@ -93,3 +93,31 @@ async fn a_stopped_log_stops_the_tasks_with_its_reason() {
     bed.runner.stop_all(false).await;
     assert_eq!(source.state(), State::Stopped);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_kills_is_found_although_another_input_is_busy() {
+    let bed = Bed::new();
+    for topic in ["busy", "calm", "out"] {
+        bed.topic(topic, COLUMNS, &["k"], 1).await;
+    }
+    let mut def = pass("fragile", "busy", "out");
+    def.inputs.push(name("calm"));
+    def.work = Work::Processor(Arc::new(Fragile(schema(COLUMNS))));
+    bed.runner.start_service(def).await.unwrap();
+    let mut numbers = Numbers::new(10);
+    numbers.endless = true;
+    let count = numbers.count.clone();
+    bed.runner.start_source(numbers.def("busy")).await.unwrap();
+    let mut calm = Numbers::new(778).def("calm");
+    calm.name = name("second");
+    bed.runner.start_source(calm).await.unwrap();
+    until("the killer is a dead letter", async || {
+        // Below what kills.
+        if count.load(std::sync::atomic::Ordering::Acquire) < 700 {
+            count.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
+        }
+        bed.rows("fragile.dlq").await.len() == 1
+    })
+    .await;
+    until("the others go on", async || bed.numbers("out", "n").await.contains(&776)).await;
+}
