@@ -27,6 +27,8 @@ const US_PER_DAY: i64 = 86_400_000_000;
 /// One source task's event time.
 pub(crate) struct Entry {
     column: String,
+    /// The topic's key.
+    key: Vec<String>,
     lateness: Lateness,
     promises: Promises,
     input: Name,
@@ -50,23 +52,24 @@ pub(crate) struct Sifted {
 }
 
 impl Entry {
-    /// Goes on where the task's last commit left it. `quiet`: what it says is known in its topic.
+    /// Goes on where the task's last commit left it. `said`: what the run before has said, where it is known.
     pub(crate) async fn open(
         context: &Context,
         def: &EventTimeDef,
         outlet: &Outlet,
-        quiet: bool,
+        said: Option<Promises>,
     ) -> Result<Self, Fault> {
         let (lateness, position) = stored(context.log.as_ref(), def, &context.task.id).await?;
         let input = time_input()?;
-        let mut promises = Promises::default();
-        // Rows of a topic without a key go to its partitions in turn.
-        (0..outlet.info.spec.partitions).for_each(|from| promises.add(outlet, PartitionId(from)));
-        if quiet {
-            promises.assume(lateness.watermark());
-        }
+        let promises = said.unwrap_or_else(|| {
+            let mut promises = Promises::default();
+            // Rows of a topic without a key go to its partitions in turn.
+            (0..outlet.info.spec.partitions).for_each(|from| promises.add(outlet, PartitionId(from)));
+            promises
+        });
         let column = def.column.clone();
-        Ok(Self { column, lateness, promises, input, position, idle: def.idle, since: Instant::now() })
+        let key = outlet.info.spec.key.clone();
+        Ok(Self { column, key, lateness, promises, input, position, idle: def.idle, since: Instant::now() })
     }
 
     /// Goes on behind a commit that was kept and is handed over again.
@@ -79,6 +82,13 @@ impl Entry {
         Ok(())
     }
 
+    /// What it has said, for the run behind this one; these commits did not happen.
+    pub(crate) fn said<'c>(&mut self, lost: impl Iterator<Item = &'c Commit>) -> Promises {
+        let mut promises = std::mem::take(&mut self.promises);
+        lost.for_each(|commit| promises.unsay(&commit.appends));
+        promises
+    }
+
     /// Begins to wait for events anew: what passed before was no idleness of the source.
     pub(crate) fn awake(&mut self) {
         self.since = Instant::now();
@@ -88,7 +98,22 @@ impl Entry {
         if rows.num_rows() > 0 {
             self.awake();
         }
-        judge(&mut self.lateness, &self.column, rows, now_us)
+        let nulls = self.key.iter().filter_map(|column| rows.column_by_name(column)?.nulls().cloned());
+        let nulls: Vec<_> = nulls.filter(|nulls| nulls.null_count() > 0).collect();
+        if nulls.is_empty() {
+            return judge(&mut self.lateness, &self.column, rows, now_us);
+        }
+        // Rows without a key are refused when they are placed: they are never in the topic, so they move nothing there.
+        let has_key = |row: &u32| nulls.iter().all(|nulls| nulls.is_valid(*row as usize));
+        let numbers: Vec<u32> = (0..rows.num_rows() as u32).filter(has_key).collect();
+        let keep: BooleanArray = (0..rows.num_rows() as u32).map(|row| Some(has_key(&row))).collect();
+        let rows = filter(rows, &keep).map_err(|e| e.to_string())?;
+        let judged = judge(&mut self.lateness, &self.column, &rows, now_us)?;
+        let number = |row: u32| numbers.get(row as usize).copied().unwrap_or(row);
+        Ok(Judged {
+            late: judged.late.into_iter().map(number).collect(),
+            refused: judged.refused.into_iter().map(|(row, code, why)| (number(row), code, why)).collect(),
+        })
     }
 
     /// Nothing comes any more. False: this was said.

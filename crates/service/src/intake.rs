@@ -6,7 +6,7 @@
 //! Where the topic has event time, the task says in each partition what it promises (see [`crate::entry`]): when it opens,
 //! with its events, when it is idle, and when it has finished.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -27,6 +27,7 @@ use crate::letters::{Letter, Sender};
 use crate::meters::{Tally, add};
 use crate::outlet::trouble;
 use crate::placing::Outlet;
+use crate::promises::Promises;
 use crate::source::{Intake, Receipt, Refusal, RowFate, SourceRead, SourceTask};
 use crate::status::State;
 use crate::task::{Context, End, Fault, Job};
@@ -34,14 +35,7 @@ use crate::task::{Context, End, Fault, Job};
 pub(crate) fn job(def: SourceDef, to: &TopicInfo) -> Result<Arc<dyn Job>, Error> {
     let topics = Topics::of(&def.name).map_err(|e| Error::Definition { name: def.name.clone(), why: e.to_string() })?;
     let sender = Sender::new(&def.name, &def.version);
-    Ok(Arc::new(IntakeJob {
-        def,
-        planned: to.clone(),
-        topics,
-        sender,
-        kept: Mutex::default(),
-        quiet: Mutex::default(),
-    }))
+    Ok(Arc::new(IntakeJob { def, planned: to.clone(), topics, sender, kept: Mutex::default(), said: Mutex::default() }))
 }
 
 struct IntakeJob {
@@ -52,8 +46,8 @@ struct IntakeJob {
     sender: Sender,
     /// Sources with what they could not commit for want of space, by task.
     kept: Mutex<BTreeMap<u32, Kept>>,
-    /// Tasks that wait for space: what they promised is known, and they do not fill the reserve with saying it again.
-    quiet: Mutex<BTreeSet<u32>>,
+    /// What tasks that wait for space have promised: they do not fill the reserve with saying it again.
+    said: Mutex<BTreeMap<u32, Promises>>,
 }
 
 struct Kept {
@@ -154,9 +148,9 @@ impl<'a> Running<'a> {
         let encoder = Encoder::new(schema, Decimals::Numbers);
         let id = &context.task.id;
         let committed = context.log.position(id, &def.name).await.map_err(|e| Fault::log(&e))?;
-        let quiet = job.quiet.lock().remove(&id.partition.0);
+        let said = job.said.lock().remove(&id.partition.0);
         let entry = match &def.event_time {
-            Some(time) => Some(Entry::open(&context, time, &outlet, quiet).await?),
+            Some(time) => Some(Entry::open(&context, time, &outlet, said).await?),
             None => None,
         };
         let kept = job.kept.lock().remove(&id.partition.0).filter(|kept| kept.committed == committed);
@@ -402,7 +396,10 @@ impl<'a> Running<'a> {
         }
         let short_of_space = matches!(fault, Fault::Space(_));
         if short_of_space {
-            self.job.quiet.lock().insert(self.context.task.id.partition.0);
+            let lost = self.failed.iter().map(|(note, _)| &note.commit);
+            if let Some(said) = self.entry.as_mut().map(|entry| entry.said(lost)) {
+                self.job.said.lock().insert(self.context.task.id.partition.0, said);
+            }
         }
         let disk_full = self.failed.iter().any(|(_, o)| matches!(o, Outcome::Aborted(AbortReason::DiskFull(_))));
         let mut held = VecDeque::new();

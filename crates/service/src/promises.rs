@@ -72,9 +72,14 @@ impl Promises {
         }
     }
 
-    /// Takes it for known: it was said before.
-    pub(crate) fn assume(&mut self, promise: Watermark) {
-        self.all().for_each(|said| said.watermark = Some(promise));
+    /// A commit with these appends did not happen: who was told by it knows nothing.
+    pub(crate) fn unsay(&mut self, appends: &[Append]) {
+        for append in appends.iter().filter(|append| append.watermark.is_some()) {
+            let topic = self.topics.iter_mut().find(|t| t.name == append.topic);
+            if let Some(said) = topic.and_then(|t| t.partitions.get_mut(&append.partition)) {
+                *said = Said::default();
+            }
+        }
     }
 
     /// How long until a partition must be told without events; `None`: all know.
@@ -108,10 +113,6 @@ impl Promises {
                 });
             }
         }
-    }
-
-    fn all(&mut self) -> impl Iterator<Item = &mut Said> {
-        self.topics.iter_mut().flat_map(|t| t.partitions.values_mut())
     }
 }
 
@@ -182,7 +183,22 @@ mod tests {
         assert_eq!(put(&mut promises, &[0], Watermark(2), start), [(0, Some(2))]);
         let closed = Some(Watermark::CLOSED.0);
         assert_eq!(put(&mut promises, &[], Watermark::CLOSED, start), [(0, closed), (1, closed), (2, closed)]);
-        promises.assume(Watermark::IDLE);
-        assert_eq!(put(&mut promises, &[], Watermark::IDLE, start + TWICE), []);
+        assert_eq!(put(&mut promises, &[], Watermark::CLOSED, start + TWICE), []);
+    }
+
+    #[test]
+    fn what_a_commit_said_that_did_not_happen_is_said_again_and_nothing_else() {
+        let (mut promises, start) = (promises(), Instant::now());
+        put(&mut promises, &[], Watermark(1), start);
+        let lost = |partition| Append {
+            topic: Name::new("t").unwrap(),
+            partition: PartitionId(partition),
+            schema_version: 1,
+            rows: promises.topics[0].nothing.clone(),
+            watermark: (partition == 1).then_some(Watermark(1)),
+        };
+        let lost = [lost(0), lost(1)];
+        promises.unsay(&lost);
+        assert_eq!(put(&mut promises, &[], Watermark(1), start), [(1, Some(1))]);
     }
 }

@@ -1,5 +1,6 @@
 //! Events on their second way: from the rows of `<service>.replay` to a piece of work with the first origins.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -12,11 +13,24 @@ use crate::letters::{Letter, Origin};
 use crate::piece::{Origins, Piece};
 use crate::process::Broken;
 
-/// The rows of the replay topic whose events stand in the topic `topics[input]`; the first input also takes those of topics
-/// that the service does not read any more.
-pub(crate) fn of_input(rows: &RecordBatch, topics: &[Name], input: usize) -> Result<RecordBatch, Broken> {
+/// The rows of the replay topic whose events stand in the topic `topics[input]`, or in the one that it is a copy of, or was
+/// one of before: where events are brought together may change while their letters wait. The first input also takes those
+/// of topics that the service does not read any more. `aliases`: the names of what copies are of.
+pub(crate) fn of_input(
+    rows: &RecordBatch,
+    topics: &[Name],
+    aliases: &BTreeMap<Name, Name>,
+    input: usize,
+) -> Result<RecordBatch, Broken> {
     let columns = Columns::of(rows).ok_or("the replay topic does not have its columns")?;
-    let place = |row: usize| topics.iter().position(|t| t.as_str() == columns.topic.value(row)).unwrap_or(0);
+    let meant = |topic: &Name| aliases.get(topic).unwrap_or(topic).clone();
+    let found = |said: &str| {
+        let same = topics.iter().position(|topic| topic.as_str() == said);
+        let alike = || topics.iter().position(|topic| meant(topic).as_str() == said);
+        let copied = |topic: &Name| said.ends_with(&format!(".repartition.{}", meant(topic)));
+        same.or_else(alike).or_else(|| topics.iter().position(copied)).unwrap_or(0)
+    };
+    let place = |row: usize| found(columns.topic.value(row));
     let mine: BooleanArray = (0..rows.num_rows()).map(|row| Some(place(row) == input)).collect();
     arrow_select::filter::filter_record_batch(rows, &mine).map_err(|e| e.to_string())
 }

@@ -428,7 +428,7 @@ impl<'a> Running<'a> {
         }
         for batch in &run.batches {
             for input in 0..inputs.len() {
-                let rows = replayed::of_input(&batch.rows, inputs, input)?;
+                let rows = replayed::of_input(&batch.rows, inputs, &self.service.def.aliases, input)?;
                 let Some(schema) = self.plan.schema(input).filter(|_| rows.num_rows() > 0) else { continue };
                 let (mut piece, letters) = replayed::piece(&rows, schema)?;
                 piece.input = input;

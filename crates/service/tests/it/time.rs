@@ -383,3 +383,17 @@ async fn whoever_holds_open_windows_is_waited_for_while_its_inputs_are_idle() {
     assert!(said.values().all(|said| !said.contains(&Watermark::IDLE)), "{said:?}");
     bed.runner.stop_all(true).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_without_a_key_moves_no_time() {
+    let bed = Bed::new();
+    topics(&bed, &["raw"]).await;
+    let (numbers, _) = endless(30);
+    let made = |n: u64| if n % 2 == 0 { event(n, 1000 + n) } else { json!({"n": n, "at": at(5000)}).to_string() };
+    let source = bed.runner.start_source(source("numbers", numbers, ten_seconds(), made)).await.unwrap();
+    until("all came in", async || source.counts().events_in == 30).await;
+    assert_eq!(source.counts().dead_letters["key-null"], 15);
+    assert_eq!(found(bed.log.as_ref(), "raw").await.late, Vec::<i64>::new());
+    reaches(&source, Watermark(1018 * SECOND)).await;
+    bed.runner.stop_all(true).await;
+}
