@@ -55,11 +55,15 @@ pub fn plan_query(sql: &str, catalog: &Catalog) -> Result<Query, Vec<SqlError>> 
     let input_schema = lead.ok_or_else(|| vec![SqlError::new("sql-no-topic", "the topic is unknown")])?;
     let output = Output::new(&schema, &lowered.schema);
     let times = lowering.times();
+    let names = |schema: &Schema| schema.columns().iter().map(|column| column.name.clone()).collect();
+    let columns = |topic: &Name| Some((topic.clone(), names(catalog.topics.get(topic)?)));
+    let columns = lowering.topics.iter().filter_map(columns).collect();
     let carried = lowering.carried(&lowered.lineage, &schema);
     lowering.settle_keys();
     lowering.settle_tables();
     Ok(Query {
         carried,
+        columns,
         inputs: lowering.topics,
         keys: lowering.keys,
         times,
@@ -109,6 +113,8 @@ pub struct Query {
     inputs: Vec<Name>,
     /// See [`Query::key`].
     keys: BTreeMap<Name, Vec<String>>,
+    /// The names of the inputs' columns.
+    columns: BTreeMap<Name, Vec<String>>,
     /// See [`Query::carries`].
     carried: BTreeMap<Name, BTreeSet<Carried>>,
     /// The event times of the inputs that have one.
@@ -218,7 +224,7 @@ impl Query {
     pub fn state_signature(&self) -> String {
         let line = |stage: &Stage| {
             let sides = stage.sides.iter().enumerate();
-            let sides = sides.flat_map(|(side, chain)| chain.meanings(&stage.operator.meanings(side)));
+            let sides = sides.flat_map(|(side, chain)| chain.meanings(&stage.operator.meanings(side), &self.columns));
             format!("{} of {}", stage.operator.signature(), sides.collect::<Vec<_>>().join(", "))
         };
         self.stages.iter().map(line).collect::<Vec<_>>().join("\n")

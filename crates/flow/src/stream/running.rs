@@ -1,6 +1,6 @@
 //! A stateful query at work on one partition of its inputs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -37,9 +37,16 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    /// What stands at some places of its rows, as far as it is computed there, and the times of its windows.
-    pub(crate) fn meanings(&self, places: &[usize]) -> Vec<String> {
-        let last = |place: &usize| match self.ops.last() {
+    /// What stands at some places of its rows, as far as it is computed there, and the times of its windows. Columns of a
+    /// topic have names, in `columns`: where they stand depends on columns that nobody asks for.
+    pub(crate) fn meanings(&self, places: &[usize], columns: &BTreeMap<Name, Vec<String>>) -> Vec<String> {
+        let named = |place: usize| match &self.source {
+            Source::Topic(topic) => columns.get(topic)?.get(place).cloned(),
+            _ => None,
+        };
+        let makes = self.ops.iter().rfind(|op| !matches!(op, Op::Filter(_)));
+        let last = |place: &usize| match makes {
+            None => named(*place).or_else(|| Some(format!("column {place}"))),
             Some(Op::Project(project)) => project.exprs.get(*place).map(|expr| expr.text().to_owned()),
             Some(Op::Select(select)) => select.schema.fields().get(*place).map(|field| field.name().clone()),
             _ => Some(format!("column {place}")),
