@@ -158,7 +158,7 @@ fn events(count: usize, catalog: &Catalog) -> Fed {
 }
 
 fn catalog() -> Catalog {
-    let mut catalog = Catalog::default();
+    let mut catalog = Catalog { updating: true, ..Catalog::default() };
     for (topic, columns) in [("bid", BID), ("bid_by_bidder", BID), ("auction", AUCTION), ("person", PERSON)] {
         catalog.topics.insert(name(topic), schema(columns));
         catalog.event_times.insert(name(topic), TimeColumn { name: "at".to_owned(), plus_us: 0 });

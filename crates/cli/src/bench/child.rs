@@ -15,8 +15,8 @@ use crate::client::Client;
 use crate::failure::Failure;
 use crate::target::Note;
 
-/// How long a pipeline may take until it answers.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a pipeline may take until it answers, its state read back.
+const START_TIMEOUT: Duration = Duration::from_secs(300);
 /// How often to look whether it does.
 const LOOK: Duration = Duration::from_millis(20);
 /// How many of its last lines are shown when it fails.
@@ -65,7 +65,19 @@ impl Serving {
             tokio::time::sleep(LOOK).await;
         }
         started.child.kill()?;
-        Err(failed(copy, "the pipeline was not ready within a minute"))
+        Err(failed(copy, "the pipeline was not ready within five minutes"))
+    }
+
+    /// How long ago its process began.
+    pub(super) fn since_start(&self) -> Duration {
+        self.started.began.elapsed()
+    }
+
+    /// Stops it at once, as a power cut of this process alone: what it used until then.
+    pub(super) async fn kill(mut self) -> Result<(f64, Usage), Failure> {
+        self.started.child.kill()?;
+        let (_, wall_s, usage) = self.started.end().await?;
+        Ok((wall_s, usage))
     }
 
     /// Stops it in order.

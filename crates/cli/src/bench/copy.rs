@@ -21,6 +21,8 @@ pub(super) enum Input<'a> {
     OwnFiles,
     /// By HTTP.
     Http,
+    /// By HTTP, behind so many made-up ones: its first `generate` source, as fast as it goes.
+    HttpAfter(u64),
 }
 
 /// A copy of a pipeline.
@@ -100,6 +102,16 @@ fn choose_sources(sources: &mut Map<String, Value>, input: Input<'_>) -> Result<
     match input {
         Input::OwnFiles => sources.retain(|_, source| is(source, "file")),
         Input::Http => sources.retain(|_, source| is(source, "http")),
+        Input::HttpAfter(events) => {
+            let made = sources.iter().find(|(_, source)| is(source, "generate")).map(|(name, _)| name.clone());
+            sources.retain(|name, source| is(source, "http") || Some(name) == made.as_ref());
+            let made = made.and_then(|name| sources.get_mut(&name)).and_then(|source| source.get_mut("generate"));
+            if let Some(made) = made.and_then(Value::as_object_mut) {
+                made.remove("rate");
+                made.insert("count".into(), json!(events));
+                made.insert("bad".into(), json!("0%"));
+            }
+        }
         Input::File(path) => {
             let generate = sources.iter().find(|(_, source)| is(source, "generate"));
             let chosen = generate.or(sources.iter().next()).map(|(name, _)| name.clone());
@@ -116,7 +128,7 @@ fn choose_sources(sources: &mut Map<String, Value>, input: Input<'_>) -> Result<
         return Ok(());
     }
     Err(Failure::Usage(match input {
-        Input::Http => "the pipeline has no `http` source to send events to".into(),
+        Input::Http | Input::HttpAfter(_) => "the pipeline has no `http` source to send events to".into(),
         _ => "the pipeline has no `file` source and makes no card payments: name events with --file".into(),
     }))
 }
@@ -165,6 +177,9 @@ mod tests {
         let file = sources(Input::File(Path::new("/x.ndjson"))).unwrap();
         assert_eq!(file, json!({"made": {"file": {"path": "/x.ndjson", "format": "ndjson"}, "to": "t"}}));
         assert_eq!(sources(Input::Http).unwrap(), json!({"api": {"http": {"path": "/t"}, "to": "t"}}));
+        let after = sources(Input::HttpAfter(9)).unwrap();
+        assert_eq!(after["made"], json!({"generate": {"count": 9, "bad": "0%"}, "to": "t"}));
+        assert_eq!(after["api"], json!({"http": {"path": "/t"}, "to": "t"}));
         assert!(matches!(sources(Input::OwnFiles), Err(Failure::Usage(_))));
     }
 

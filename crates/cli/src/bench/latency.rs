@@ -10,6 +10,7 @@ use millstream_node::Pipeline;
 use millstream_node::config::{Config, HttpSourceSettings, Loaded, SourceSettings};
 use serde_json::json;
 
+use super::before::{self, Before};
 use super::child::Serving;
 use super::copy::{Copy, Input};
 use super::load::Load;
@@ -40,6 +41,9 @@ pub(super) struct Args {
     /// Keep-alive connections
     #[arg(long, value_name = "N", default_value_t = 16)]
     connections: usize,
+    /// Let so many made-up events through first, then kill the process and start it again
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "file")]
+    before: u64,
     /// Take these events (NDJSON, one request each) instead of made-up ones
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
@@ -57,15 +61,23 @@ pub(super) async fn run(args: &Args) -> Result<Report, Failure> {
     let scratch = args.common.scratch()?;
     let sync = format!("{:?}", loaded.config.log.embedded.sync).to_lowercase();
     let mut report = args.common.report(&format!("{}-latency", loaded.config.pipeline.value), &scratch, &sync)?;
-    let copy = Copy::of(&loaded, &scratch.dir("pipeline")?, Input::Http)?;
+    let input = if args.before == 0 { Input::Http } else { Input::HttpAfter(args.before) };
+    let copy = Copy::of(&loaded, &scratch.dir("pipeline")?, input)?;
+    let bodies = bodies(args, &loaded)?;
+    if args.before > 0 {
+        Before::run(&copy, args.before).await?.tell(&mut report);
+    }
     let serving = Serving::start(&copy).await?;
+    if args.before > 0 {
+        before::tell_start(&mut report, &serving, &http.path.value, &bodies).await?;
+    }
     let load = Load {
         address: serving.client.address().to_owned(),
         path: http.path.value.clone(),
         rate: args.rate,
         connections: args.connections,
         warm_up: (args.rate * WARM_UP_S) as usize,
-        bodies: Arc::new(bodies(args, &loaded)?),
+        bodies: Arc::new(bodies),
     };
     eprintln!("sending {} events per second for {} s", args.rate, args.seconds);
     let answers = load.run().await;
@@ -124,7 +136,7 @@ fn bodies(args: &Args, loaded: &Loaded) -> Result<Vec<Vec<u8>>, Failure> {
     let wanted = (args.rate * (args.seconds + WARM_UP_S)) as usize;
     let mut lines = match (&args.file, events::settings(&loaded.config)) {
         (Some(file), _) => events::lines_of(file)?,
-        (None, Some(settings)) => events::lines(settings, wanted as u64)?,
+        (None, Some(settings)) => events::lines(settings, args.before, wanted as u64)?,
         (None, None) => {
             return Err(Failure::Usage(
                 "the pipeline has no `generate` source: name a file of events with --file".into(),

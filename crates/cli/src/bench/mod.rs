@@ -4,6 +4,7 @@
 //! measured, the child process that runs it, the report. A pipeline is always run by a child process, so that the
 //! figures are those of `millstream run` and not of the benchmark.
 
+mod before;
 mod child;
 mod copy;
 mod disk;

@@ -27,8 +27,8 @@ pub use write::{generate_customers_csv, generate_merchants_csv, generate_ndjson}
 use super::{SettingsError, check_rate, check_size, days_of};
 use crate::event::{Column, ColumnType, Schema};
 
-/// The most customers: their day must be made in about a second.
-pub const CUSTOMERS_MAX: u32 = 500_000;
+/// The most customers: their day must be made in about two seconds.
+pub const CUSTOMERS_MAX: u32 = 1_000_000;
 /// The most merchants.
 pub const MERCHANTS_MAX: u32 = 1_000_000;
 
