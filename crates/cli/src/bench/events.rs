@@ -47,7 +47,7 @@ pub(super) fn write(settings: Settings, events: u64, path: &Path) -> Result<Coun
 pub(super) fn lines(settings: Settings, before: u64, events: u64) -> Result<Vec<Vec<u8>>, Failure> {
     let mut simulator = simulator(Settings { bad: 0.0, ..settings })?;
     let left_out = usize::try_from(before).unwrap_or(usize::MAX);
-    drop(left_out.checked_sub(1).and_then(|last| simulator.nth(last)));
+    for _ in simulator.by_ref().take(left_out) {}
     let mut text = Vec::new();
     generate_ndjson(&mut simulator, events, &mut text)?;
     Ok(split(&text))
