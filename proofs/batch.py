@@ -28,6 +28,9 @@ EPOCH = datetime.datetime(1970, 1, 1)
 LENGTHS = {"microsecond": 1, "millisecond": 1000, "second": 10**6, "minute": 60 * 10**6, "hour": 3600 * 10**6,
            "day": 86400 * 10**6}
 
+# Wider than any decimal of a golden file.
+decimal.getcontext().prec = 80
+
 
 def arrow_type(text):
     text = text.rstrip("!")
@@ -59,18 +62,23 @@ def value_of(value, kind):
 
 class Topic:
     def __init__(self, spec, body):
-        self.time = None
+        self.time, self.key, self.is_table = None, None, False
         words = iter(spec)
         for word in words:
-            if word == "key":
-                next(words)
+            if word == "table":
+                self.is_table = True
+            elif word == "key":
+                self.key = next(words)
             elif word == "time":
                 self.time = (next(words), float(next(words)))
         lines = [line.split(": ", 1) for line in body.splitlines() if line.strip()]
         self.columns = {name.strip(): arrow_type(kind.strip()) for name, kind in lines}
-        self.rows, self.late, self.greatest = [], [], None
+        self.empty()
 
-    def add(self, text):
+    def empty(self):
+        self.rows, self.late, self.greatest, self.newest = [], [], None, {}
+
+    def add(self, text, deleted=False):
         row = json.loads(text, parse_float=decimal.Decimal)
         row = {name: value_of(row.get(name), kind) for name, kind in self.columns.items()}
         late = False
@@ -80,9 +88,16 @@ class Topic:
             self.greatest = at if self.greatest is None else max(self.greatest, at)
         self.rows.append(row)
         self.late.append(late)
+        if self.is_table:
+            self.newest.pop(row[self.key], None)
+            if not deleted:
+                self.newest[row[self.key]] = row
 
     def table(self, with_late):
-        rows = [row for row, late in zip(self.rows, self.late) if with_late or not late]
+        if self.is_table:
+            rows = list(self.newest.values())
+        else:
+            rows = [row for row, late in zip(self.rows, self.late) if with_late or not late]
         schema = pa.schema(list(self.columns.items()))
         return pa.Table.from_pylist(rows, schema=schema)
 
@@ -192,12 +207,11 @@ def cases(path):
             topics[words[1]] = Topic(words[2:], body)
         elif words and words[0] == "@feed":
             for topic in topics.values():
-                topic.rows, topic.late, topic.greatest = [], [], None
+                topic.empty()
             for line in body.splitlines():
                 if line.strip() and not line.strip().startswith("#"):
                     name, text = line.strip().split(" ", 1)
-                    # A tombstone is an event to a stream.
-                    topics[name.removeprefix("-")].add(text)
+                    topics[name.removeprefix("-")].add(text, deleted=name.startswith("-"))
         elif words and words[0] == "@case":
             case = (head.removeprefix("@case").strip(), body.strip())
         elif words and words[0] == "@expect" and case:
