@@ -6,16 +6,13 @@
 
 use std::collections::BTreeMap;
 
-use arrow_array::cast::AsArray;
-use arrow_array::types::TimestampMicrosecondType;
-use arrow_array::{Array, BinaryArray};
-use millstream_event::{Batch, Name, Stamp, TopicPartition};
+use millstream_event::{Batch, Name, TopicPartition};
 use millstream_flow::{StateCell, StateLegend, StateRow};
 use millstream_log::{Log, Read};
 use serde_json::Value;
 
 use crate::Error;
-use crate::state::topic_name;
+use crate::state::{Rows, topic_name};
 
 /// The most rows of a partition that are held together.
 pub const ROWS_HELD_MAX: usize = 100_000;
@@ -124,16 +121,8 @@ async fn read(log: &dyn Log, at: &TopicPartition, legend: &StateLegend, wanted: 
 impl Held {
     fn take(&mut self, batch: &Batch, legend: &StateLegend, wanted: &Wanted) -> Result<(), Error> {
         let form = || Error::Refused("the changelog does not have the columns of one".to_owned());
-        let bytes = |place: usize| -> Result<&BinaryArray, Error> {
-            batch.rows.columns().get(place).and_then(|c| c.as_binary_opt::<i32>()).ok_or_else(form)
-        };
-        let (keys, values) = (bytes(0)?, bytes(1)?);
-        let stamps = batch.rows.columns().last().and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
-        let stamps = stamps.ok_or_else(form)?;
-        for row in 0..batch.rows.num_rows() {
-            let deleted = Stamp(stamps.value(row)).is_deleted();
-            let value = (!deleted && values.is_valid(row)).then(|| values.value(row));
-            match (keys.value(row), value) {
+        for entry in Rows::of(batch).ok_or_else(form)?.iter() {
+            match entry {
                 // The state begins anew here.
                 ([], form) => *self = Self { form: form.map(Box::from), ..Self::default() },
                 (key, None) => self.remove(key),

@@ -30,9 +30,6 @@ use crate::stream::{Broken, ChangeRows, Changes, Derived, Groups, Keys, RowTable
 const ROUND_ROWS_MIN: usize = 8;
 /// The most timers that run together.
 const TIMERS_PER_BATCH: usize = 8192;
-/// After so many timers an advance gives way and [`Step::more`] says so: practically never, as long as services do not
-/// commit in between.
-const TIMERS_PER_STEP: usize = 1 << 40;
 /// Timers run in slices of time, of which this is the first; the next are longer where few timers are due, and shorter
 /// where many are.
 const SLICE_US: i64 = 1_000_000;
@@ -56,8 +53,6 @@ pub struct Folding {
     heard: Option<i64>,
     /// Nothing has come since the end of time was concluded.
     ended: bool,
-    /// The last advance gave way before it was through.
-    more: bool,
     slice_us: i64,
     ways: Ways,
 }
@@ -160,7 +155,6 @@ impl Folding {
             watermark: i64::MIN,
             heard: None,
             ended: false,
-            more: false,
             slice_us: SLICE_US,
             ways,
         })
@@ -239,7 +233,7 @@ impl Folding {
 
     /// No row that is not late will be pushed any more with an event time before `watermark` (microseconds since 1970
     /// UTC; `i64::MAX`: nothing more will be pushed, as far as is known). Runs the timers that are due by then, by their
-    /// times; call it again while it says [`Step::more`]. A watermark that goes back changes nothing.
+    /// times. A watermark that goes back changes nothing.
     pub fn advance(&mut self, watermark: i64, _lookups: &LookupSet) -> Result<Step, Broken> {
         let mut step = Step::default();
         let end = watermark == i64::MAX;
@@ -250,8 +244,8 @@ impl Folding {
         let Some(timer) = fold.timer.as_ref().filter(|_| !(end && self.ended)) else { return Ok(step) };
         let until = if end { self.watermark.max(self.heard.unwrap_or(i64::MIN)) } else { self.watermark };
         let mut ran = Ran { given: Given::new(fold.schema.physical()), due: Vec::new(), derived: Vec::new() };
-        self.more = self.run_until(timer, until, &mut ran)?;
-        if end && !self.more {
+        self.run_until(timer, until, &mut ran)?;
+        if end {
             let last = self.timers.take(i64::MAX, usize::MAX);
             for due in last.chunks(TIMERS_PER_BATCH) {
                 self.run_timers(timer, due, &mut ran)?;
@@ -259,17 +253,13 @@ impl Folding {
             self.end();
         }
         ran.finish(&mut step)?;
-        step.more = self.more;
         Ok(step)
     }
 
     /// Runs the timers up to a time, by their times, one slice of time after the other: what a slice gives out is before
-    /// what the next one does. Whether it gave way.
-    fn run_until(&mut self, timer: &Timer, until: i64, ran: &mut Ran) -> Result<bool, Broken> {
+    /// what the next one does.
+    fn run_until(&mut self, timer: &Timer, until: i64, ran: &mut Ran) -> Result<(), Broken> {
         while let Some(first) = self.timers.first().filter(|first| *first <= until) {
-            if ran.due.len() >= TIMERS_PER_STEP {
-                return Ok(true);
-            }
             let slice_end = first.saturating_add(self.slice_us).min(until);
             let before = ran.due.len();
             loop {
@@ -283,7 +273,7 @@ impl Folding {
             self.slice_us =
                 if many { (self.slice_us / 2).max(1) } else { self.slice_us.saturating_mul(2).min(SLICE_US_MAX) };
         }
-        Ok(false)
+        Ok(())
     }
 
     /// Events of these times have come.
@@ -308,11 +298,6 @@ impl Folding {
         let Some(heard) = self.heard else { return };
         let value = [heard.to_be_bytes().as_slice(), &[u8::from(self.ended)]].concat();
         self.changes.of_stage(HEARD[0]).put(&[], &value);
-    }
-
-    /// What may still be expected of the output where the input's watermark is `watermark`.
-    pub fn output_watermark(&self, watermark: i64) -> i64 {
-        self.timers.first().filter(|_| self.more).map_or(watermark, |due| due.min(watermark))
     }
 
     /// Whether a timer waits for event time to go on.

@@ -69,6 +69,16 @@ impl RowTable {
         }
     }
 
+    /// Takes back a change; `None`: the key is gone.
+    pub(crate) fn restore(&mut self, key: &[u8], value: Option<&[u8]>) {
+        match value {
+            Some(value) => self.put(key, value),
+            None => {
+                self.remove(key);
+            }
+        }
+    }
+
     /// Removes a key; whether it was there.
     pub(crate) fn remove(&mut self, key: &[u8]) -> bool {
         let hash = self.hasher.hash_one(key);

@@ -81,8 +81,6 @@ pub struct Step {
     pub unmatched: Vec<u32>,
     /// Derived rows on which an expression failed; the state that they come from stands.
     pub derived: Vec<Derived>,
-    /// An advance gave way before it was through: advance again, after what was done is committed.
-    pub more: bool,
 }
 
 /// A row that was derived from state and then failed.

@@ -90,12 +90,7 @@ impl Operator for TableJoin {
     }
 
     fn restore(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Broken> {
-        match value {
-            Some(row) => self.rows.put(key, row),
-            None => {
-                self.rows.remove(key);
-            }
-        }
+        self.rows.restore(key, value);
         Ok(())
     }
 

@@ -28,6 +28,34 @@ pub fn topic_name(service: &Name) -> Result<Name, NameError> {
     Name::new(format!("{service}.state"))
 }
 
+/// The rows of a batch of a changelog, in their order.
+pub(crate) struct Rows<'a> {
+    keys: &'a BinaryArray,
+    values: &'a BinaryArray,
+    stamps: &'a TimestampMicrosecondArray,
+}
+
+impl<'a> Rows<'a> {
+    /// `None`: the batch does not have the columns of a changelog.
+    pub(crate) fn of(batch: &'a Batch) -> Option<Self> {
+        let columns = batch.rows.columns();
+        Some(Self {
+            keys: columns.first()?.as_binary_opt::<i32>()?,
+            values: columns.get(1)?.as_binary_opt::<i32>()?,
+            stamps: columns.last()?.as_primitive_opt::<TimestampMicrosecondType>()?,
+        })
+    }
+
+    /// Each key with its value; `None`: it is gone.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> {
+        let Self { keys, values, stamps } = *self;
+        (0..keys.len()).map(move |row| {
+            let gone = Stamp(stamps.value(row)).is_deleted() || values.is_null(row);
+            (keys.value(row), (!gone).then(|| values.value(row)))
+        })
+    }
+}
+
 /// The definition of a service's changelog, for inputs of `partitions` partitions.
 pub fn topic(service: &Name, partitions: u32) -> Result<TopicSpec, NameError> {
     Ok(TopicSpec {
@@ -97,15 +125,9 @@ impl Changelog {
     fn restore(&mut self, reading: &mut Reading<'_>, batch: &Batch) -> Result<(), Fault> {
         let form =
             || Fault::Failed(format!("topic `{}` does not have the columns of a changelog", self.topic.spec.name));
-        let bytes =
-            |place: usize| batch.rows.columns().get(place).and_then(|c| c.as_binary_opt::<i32>()).ok_or_else(form);
-        let (keys, values) = (bytes(0)?, bytes(1)?);
-        let stamps = batch.rows.columns().last().and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
-        let stamps = stamps.ok_or_else(form)?;
-        for row in 0..batch.rows.num_rows() {
-            let deleted = Stamp(stamps.value(row)).is_deleted();
-            let value = (!deleted && values.is_valid(row)).then(|| values.value(row));
-            match (keys.value(row), value) {
+        let rows = Rows::of(batch).ok_or_else(form)?;
+        for (row, entry) in rows.iter().enumerate() {
+            match entry {
                 ([], form) => {
                     let form = form.filter(|form| !form.is_empty());
                     self.named = form.is_some();

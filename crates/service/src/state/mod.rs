@@ -15,7 +15,7 @@ use millstream_event::Name;
 use millstream_flow::ChangeRows;
 use millstream_log::{Commit, Pending};
 
-pub(crate) use self::changelog::void;
+pub(crate) use self::changelog::{Rows, void};
 pub use self::changelog::{schema, topic, topic_name};
 pub(crate) use self::external::outbox_input;
 
