@@ -16,7 +16,7 @@ use crate::meters::Meters;
 use crate::runner::Options;
 use crate::status::{InputLag, Kind, State, Status, TaskStatus, TimeStatus};
 use crate::supervise::supervise;
-use crate::task::{Context, Job, Shared};
+use crate::task::{Context, Job, Shared, Told};
 
 /// The most instances of one component.
 pub const INSTANCES_MAX: u32 = 256;
@@ -45,6 +45,7 @@ pub(crate) struct Component {
     mode: watch::Sender<Mode>,
     progress: Arc<Notify>,
     injected: Arc<AtomicU32>,
+    told: Arc<Told>,
     stopped: AtomicBool,
     tasks: Mutex<BTreeMap<u32, (u32, Arc<Shared>)>>,
     /// Held while the number of instances changes.
@@ -76,6 +77,7 @@ impl Component {
             mode: watch::Sender::new(Mode { paused, ..Mode::default() }),
             progress,
             injected: Arc::default(),
+            told: Arc::default(),
             stopped: AtomicBool::new(false),
             tasks: Mutex::default(),
             instances: tokio::sync::Mutex::default(),
@@ -230,6 +232,7 @@ impl Component {
             shared: Arc::clone(&shared),
             progress: Arc::clone(&self.progress),
             injected: Arc::clone(&self.injected),
+            told: Arc::clone(&self.told),
         };
         let (me, partition) = (Arc::clone(self), context.task.id.partition.0);
         let compute = self.options.compute.clone();

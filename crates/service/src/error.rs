@@ -7,25 +7,43 @@ use millstream_event::Name;
 #[error("{message}")]
 pub struct ConnectError {
     message: String,
-    retryable: bool,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Temporary,
+    Refused,
+    Permanent,
 }
 
 impl ConnectError {
     /// A failure that may pass by itself (a peer that is down, a full disk): the task waits with exponential backoff and
     /// goes on from its last commit.
     pub fn temporary(message: impl Into<String>) -> Self {
-        Self { message: message.into(), retryable: true }
+        Self { message: message.into(), kind: Kind::Temporary }
     }
 
-    /// A failure that somebody must mend (a missing file, refused credentials): the task stops with this reason until it
+    /// A failure that somebody must mend, perhaps outside (a name without an address, a wrong password): the task has
+    /// failed, says so, and tries again by itself.
+    pub fn refused(message: impl Into<String>) -> Self {
+        Self { message: message.into(), kind: Kind::Refused }
+    }
+
+    /// A failure that somebody must mend here (a missing file, a wrong setting): the task stops with this reason until it
     /// is resumed or deployed again.
     pub fn permanent(message: impl Into<String>) -> Self {
-        Self { message: message.into(), retryable: false }
+        Self { message: message.into(), kind: Kind::Permanent }
     }
 
     /// Whether the same call may succeed later without anybody doing anything.
     pub fn retryable(&self) -> bool {
-        self.retryable
+        self.kind == Kind::Temporary
+    }
+
+    /// Whether it may succeed later because somebody has mended something outside.
+    pub fn may_be_mended(&self) -> bool {
+        self.kind == Kind::Refused
     }
 }
 

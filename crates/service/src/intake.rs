@@ -25,7 +25,6 @@ use crate::entry::{Entry, sift};
 use crate::flight::{Flight, commit_of, judge};
 use crate::letters::{Letter, Sender};
 use crate::meters::{Tally, add};
-use crate::outlet::trouble;
 use crate::placing::Outlet;
 use crate::promises::Promises;
 use crate::source::{Intake, Receipt, Refusal, RowFate, SourceRead, SourceTask};
@@ -157,7 +156,7 @@ impl<'a> Running<'a> {
         let (source, held, position) = match kept {
             Some(kept) => (kept.source, kept.held, kept.position),
             None => {
-                let source = def.source.open(id.partition, committed.clone()).await.map_err(|e| trouble(&e))?;
+                let source = def.source.open(id.partition, committed.clone()).await.map_err(|e| Fault::outside(&e))?;
                 // A source that was kept for want of space runs again only when a commit succeeds.
                 context.shared.set(State::Running);
                 (source, VecDeque::new(), committed.clone())
@@ -216,7 +215,7 @@ impl<'a> Running<'a> {
                     self.time_passes();
                     continue;
                 }
-                read = source.next(), if !full => read.map_err(|e| trouble(&e))?,
+                read = source.next(), if !full => read.map_err(|e| Fault::outside(&e))?,
             };
             match read {
                 SourceRead::Intake(intake) => {

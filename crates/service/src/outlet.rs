@@ -10,7 +10,6 @@ use millstream_log::{Consumed, Outcome, Position, TopicInfo};
 
 use crate::control::Asked;
 use crate::def::{BATCH_ROWS_DEFAULT, SinkDef};
-use crate::error::ConnectError;
 use crate::flight::{commit_of, judge};
 use crate::inputs::{Inputs, Run, extend};
 use crate::meters::{Tally, add, sub};
@@ -63,11 +62,6 @@ struct Unsaved {
     since: Option<Instant>,
 }
 
-/// How the sink's trouble shows in its task.
-pub(crate) fn trouble(error: &ConnectError) -> Fault {
-    if error.retryable() { Fault::Wait(error.to_string()) } else { Fault::Failed(error.to_string()) }
-}
-
 /// A batch with the columns that the sink was planned for: what a topic has gained since does not go out.
 fn narrowed(batch: &Batch, columns: &Schema) -> Result<Batch, Fault> {
     let rows = columns_of(&batch.rows, columns).map_err(|e| Fault::Failed(e.to_string()))?;
@@ -88,7 +82,7 @@ impl<'a> Running<'a> {
             Some(Position::Opaque(bytes)) => Some(bytes.clone()),
             _ => None,
         };
-        let sink = def.sink.open(id.partition, bytes).await.map_err(|e| trouble(&e))?;
+        let sink = def.sink.open(id.partition, bytes).await.map_err(|e| Fault::outside(&e))?;
         context.shared.set(State::Running);
         Ok(Self {
             def,
@@ -140,7 +134,7 @@ impl<'a> Running<'a> {
         for batch in run.batches.iter().filter(|batch| batch.rows.num_rows() > 0) {
             let narrowed = planned.map(|columns| narrowed(batch, columns)).transpose()?;
             let batch = narrowed.as_ref().unwrap_or(batch);
-            self.sink.write(topic, batch).await.map_err(|e| trouble(&e))?;
+            self.sink.write(topic, batch).await.map_err(|e| Fault::outside(&e))?;
             self.unsaved.bytes += batch.rows.get_array_memory_size();
         }
         self.context.meters.busy(begun.elapsed());
@@ -186,7 +180,7 @@ impl<'a> Running<'a> {
             (false, true) => self.sink.prepare().await,
             (false, false) => Ok(None),
         };
-        let state = state.map_err(|e| trouble(&e))?.map(Position::Opaque);
+        let state = state.map_err(|e| Fault::outside(&e))?.map(Position::Opaque);
         self.context.meters.busy(begun.elapsed());
         let unsaved = std::mem::take(&mut self.unsaved);
         let mut commit = commit_of(&self.context);
@@ -210,6 +204,6 @@ impl<'a> Running<'a> {
             judge(outcome, self.context.log.as_ref())?;
             self.context.committed();
         }
-        if finish || wrote { self.sink.committed().await.map_err(|e| trouble(&e)) } else { Ok(()) }
+        if finish || wrote { self.sink.committed().await.map_err(|e| Fault::outside(&e)) } else { Ok(()) }
     }
 }

@@ -106,9 +106,8 @@ impl Course {
 
 fn fault(service: &Name, fault: &Fault) -> Error {
     let why = match fault {
-        Fault::Wait(why) | Fault::Space(why) | Fault::Again(why) | Fault::Panic(why) | Fault::Failed(why) => {
-            why.clone()
-        }
+        Fault::Wait(why) | Fault::Space(why) | Fault::Again(why) => why.clone(),
+        Fault::Panic(why) | Fault::Refused(why) | Fault::Failed(why) => why.clone(),
         Fault::Fenced => "another instance owns the task".to_owned(),
     };
     Error::Refused(format!("`{service}` cannot be rewound: {why}"))

@@ -19,6 +19,9 @@ use crate::task::{Context, End, Fault, Job};
 /// The longest pause while the log has no room.
 const SPACE_PAUSE_MAX: Duration = Duration::from_millis(500);
 
+/// The shortest pause while something outside refuses.
+const REFUSED_PAUSE_MIN: Duration = Duration::from_secs(1);
+
 /// Runs a task until it is told to leave.
 pub(crate) async fn supervise(job: Arc<dyn Job>, mut context: Context, compute: Runtime) {
     let mut backoff = Backoff::new();
@@ -40,6 +43,7 @@ pub(crate) async fn supervise(job: Arc<dyn Job>, mut context: Context, compute: 
         }
         if context.shared.progressed.swap(false, Ordering::AcqRel) {
             backoff.reset();
+            context.told.forget();
         }
         let fault = match fault {
             Fault::Panic(reason) => died(&context, reason),
@@ -97,7 +101,10 @@ async fn wait(context: &mut Context, fault: &Fault, backoff: &mut Backoff) -> bo
     let task = &context.task.id;
     let state = match fault {
         Fault::Wait(reason) | Fault::Space(reason) => {
-            tracing::warn!(%task, %reason, "waiting");
+            match context.told.is_news(reason) {
+                true => tracing::warn!(%task, %reason, "waiting"),
+                false => tracing::debug!(%task, %reason, "waiting"),
+            }
             State::Waiting { reason: reason.clone() }
         }
         Fault::Again(reason) => {
@@ -107,6 +114,13 @@ async fn wait(context: &mut Context, fault: &Fault, backoff: &mut Backoff) -> bo
         Fault::Panic(reason) => {
             tracing::error!(%task, %reason, "the task panicked and starts again from its last commit");
             State::Restarting { reason: format!("panic: {reason}") }
+        }
+        Fault::Refused(reason) => {
+            match context.told.is_news(reason) {
+                true => tracing::error!(%task, %reason, "it cannot work; mend the cause, it tries again by itself"),
+                false => tracing::debug!(%task, %reason, "it still cannot work"),
+            }
+            State::Failed { reason: format!("{reason} (tried again, at least every {} s)", Backoff::CAP.as_secs()) }
         }
         Fault::Failed(reason) => {
             tracing::error!(%task, %reason, "the task stopped; mend the cause and resume");
@@ -123,6 +137,10 @@ async fn wait(context: &mut Context, fault: &Fault, backoff: &mut Backoff) -> bo
     if matches!(fault, Fault::Space(_)) {
         // Callers of a source wait meanwhile, and asking the log costs nothing.
         pause = pause.min(SPACE_PAUSE_MAX);
+    }
+    if matches!(fault, Fault::Refused(_)) {
+        // Nobody mends anything sooner, and many attempts with a wrong password lock people out.
+        pause = pause.max(REFUSED_PAUSE_MIN);
     }
     let pause = tokio::time::sleep(pause);
     let before = context.control.resumes();

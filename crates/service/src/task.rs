@@ -1,5 +1,6 @@
 //! What every task has in common: who it is, what it may use, how it ends.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -8,10 +9,14 @@ use millstream_log::{AbortReason, Clock, Log, Pending, Task};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::ConnectError;
 use crate::control::Control;
 use crate::isolation::Isolation;
 use crate::meters::Meters;
 use crate::status::{State, TimeStatus};
+
+/// How many reasons of failures are remembered as told.
+const REASONS_TOLD_MAX: usize = 16;
 
 /// The work of a component's tasks.
 pub(crate) trait Job: Send + Sync + 'static {
@@ -39,6 +44,8 @@ pub(crate) enum Fault {
     Again(String),
     /// The work panicked.
     Panic(String),
+    /// Something outside must be mended: it has failed, and tries again by itself.
+    Refused(String),
     /// Somebody must mend it.
     Failed(String),
     /// Somebody else owns the task.
@@ -52,6 +59,15 @@ impl Fault {
             reason if reason.retryable() => Self::Space(reason.to_string()),
             AbortReason::Stopped(_) => Self::Failed(reason.to_string()),
             reason => Self::Again(reason.to_string()),
+        }
+    }
+
+    /// What an error of something outside means for a task.
+    pub(crate) fn outside(error: &ConnectError) -> Self {
+        match error {
+            error if error.retryable() => Self::Wait(error.to_string()),
+            error if error.may_be_mended() => Self::Refused(error.to_string()),
+            error => Self::Failed(error.to_string()),
         }
     }
 
@@ -78,8 +94,34 @@ pub(crate) struct Context {
     pub(crate) shared: Arc<Shared>,
     /// Told after each commit of any task of the pipeline.
     pub(crate) progress: Arc<Notify>,
+    /// What was told of the component's tasks.
+    pub(crate) told: Arc<Told>,
     /// Injected panics that no task has taken yet.
     pub(crate) injected: Arc<AtomicU32>,
+}
+
+/// What was told of the failures of a component's tasks, so that each is told once and not by every task at every attempt.
+#[derive(Debug, Default)]
+pub(crate) struct Told(Mutex<VecDeque<String>>);
+
+impl Told {
+    /// Whether this is news, and worth a line.
+    pub(crate) fn is_news(&self, reason: &str) -> bool {
+        let mut told = self.0.lock();
+        if told.iter().any(|before| before == reason) {
+            return false;
+        }
+        if told.len() >= REASONS_TOLD_MAX {
+            told.pop_front();
+        }
+        told.push_back(reason.to_owned());
+        true
+    }
+
+    /// It works again: what comes from here on is news.
+    pub(crate) fn forget(&self) {
+        self.0.lock().clear();
+    }
 }
 
 /// What survives a task's failure.

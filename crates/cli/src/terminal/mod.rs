@@ -10,4 +10,4 @@ pub(crate) use ask::confirm;
 pub(crate) use human::{bytes, count, duration, millis, rate};
 pub(crate) use out::Out;
 pub(crate) use style::Style;
-pub(crate) use table::{Align, Table, fit, width};
+pub(crate) use table::{Align, Table, fit, width, wrap};

@@ -113,9 +113,36 @@ pub(crate) fn fit(text: &str, columns: usize) -> String {
     out
 }
 
+/// A text on several lines, broken at its spaces, the later ones indented; at most `lines_max`, the last with what fits.
+pub(crate) fn wrap(text: &str, columns: usize, lines_max: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let mut line = String::new();
+    for word in text.split(' ') {
+        let full = !line.trim().is_empty() && width(&line) + 1 + width(word) > columns;
+        if full && lines.len() + 1 < lines_max {
+            lines.push(std::mem::replace(&mut line, format!("  {word}")));
+        } else {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines.push(fit(&line, columns));
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_text_is_broken_at_its_spaces_and_ends_where_there_is_no_more_room() {
+        assert_eq!(wrap("a short one", 20, 3), ["a short one"]);
+        assert_eq!(wrap("one two three four five", 9, 5), ["one two", "  three", "  four", "  five"]);
+        assert_eq!(wrap("one two three four five", 9, 2), ["one two", "  three …"]);
+        assert_eq!(wrap("unbreakable", 5, 3), ["unbr…"]);
+    }
 
     #[test]
     fn columns_line_up_whatever_their_colours() {

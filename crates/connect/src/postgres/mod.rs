@@ -3,21 +3,29 @@
 //! One table has a row for each task, with its owner and its staged commit; the other has the rows of all states. Each
 //! commit is one statement, so it is one transaction and one round trip. One connection per task.
 //!
-//! Without TLS: an address that demands it is refused, so use a network that may be trusted, or a Unix socket.
+//! With TLS as the address says: see [`tls`].
 
 mod error;
 mod state;
 mod tables;
+mod tls;
 
+use std::error::Error as _;
+use std::future::Future;
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use millstream_service::log::TaskId;
-use millstream_service::{StateStore, StoreError, StoredState};
+use millstream_service::{ConnectError, StateStore, StoreError, StoredState};
 use tokio_postgres::Config;
-use tokio_postgres::config::{ChannelBinding, Host, SslMode};
+use tokio_postgres::config::{Host, SslMode};
+
+pub use self::tls::check_ca;
+
+use self::tls::Tls;
 
 /// The schema of the tables unless told otherwise.
 pub const SCHEMA: &str = "millstream";
@@ -39,8 +47,10 @@ pub struct PostgresState {
 }
 
 /// A database, a schema in it, and a pipeline whose rows are there among others'.
+#[derive(PartialEq, Eq)]
 struct Place {
     config: Config,
+    tls: Tls,
     schema: String,
     pipeline: String,
 }
@@ -54,12 +64,31 @@ pub enum Wrong {
     /// It names no server.
     #[error("the address of the database names no host")]
     Host,
-    /// It demands TLS.
+    /// It says something of TLS that there is not.
     #[error(
-        "the address of the database demands TLS, which is not there yet; use `sslmode=disable` on a network that may be \
-         trusted, or a Unix socket"
+        "`sslmode` in the address of the database is `disable`, `prefer` (the default) or `require`, which verifies the \
+         server's certificate and its name as `verify-full` does"
     )]
-    Tls,
+    SslMode,
+    /// It names certificates.
+    #[error(
+        "the address of the database cannot say `{0}`: name who signs the server's certificate with `ca: FILE` beside `url`"
+    )]
+    Certificates(&'static str),
+    /// It names a client's certificate.
+    #[error(
+        "the address of the database says `{0}`, and proving who one is by a certificate is not there yet: use a password"
+    )]
+    ClientCertificate(&'static str),
+    /// It has a CA that nobody asks for.
+    #[error("`ca` is for TLS, and {0}: leave one of the two out")]
+    CaUnused(&'static str),
+    /// It says what has no meaning without TLS.
+    #[error("`{0}` in the address of the database needs `sslmode=require`")]
+    TlsNeeded(&'static str),
+    /// It demands TLS of a socket.
+    #[error("PostgreSQL speaks no TLS on a Unix socket, which never leaves the machine: leave `sslmode` and `ca` out")]
+    Socket,
     /// It is no name for a schema.
     #[error("`{0}` is no name for a schema: letters, digits and `_`, at most {SCHEMA_BYTES_MAX}, no digit first")]
     Schema(String),
@@ -68,30 +97,58 @@ pub enum Wrong {
 impl PostgresState {
     /// State in the database at `url`; nothing is connected yet.
     pub fn new(url: &str, schema: &str, pipeline: &str) -> Result<Self, Wrong> {
-        let mut config = match Config::from_str(url) {
-            Ok(config) => config,
-            // The library does not know these words, and they mean the same.
-            Err(_) if url.contains("sslmode=verify") || url.contains("sslrootcert") => return Err(Wrong::Tls),
-            Err(_) => return Err(Wrong::Address),
-        };
+        Self::trusting(url, None, schema, pipeline)
+    }
+
+    /// The same, with TLS: the server's certificate is signed by one of those in the PEM file `ca`.
+    pub fn trusting(url: &str, ca: Option<&Path>, schema: &str, pipeline: &str) -> Result<Self, Wrong> {
+        let mut config = read(url)?;
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(Wrong::Host);
-        }
-        if config.get_ssl_mode() == SslMode::Require || config.get_channel_binding() == ChannelBinding::Require {
-            return Err(Wrong::Tls);
         }
         let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
         let first = schema.chars().next().is_some_and(|c| word(c) && !c.is_ascii_digit());
         if !first || !schema.chars().all(word) || schema.len() > SCHEMA_BYTES_MAX {
             return Err(Wrong::Schema(schema.to_owned()));
         }
+        let tls = Tls::of(&mut config, ca)?;
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(CONNECT_WITHIN);
         }
         config.keepalives_idle(SILENT_MAX).keepalives_interval(SILENT_MAX / 3).tcp_user_timeout(SILENT_MAX);
-        let place = Place { config, schema: schema.to_owned(), pipeline: pipeline.to_owned() };
+        let place = Place { config, tls, schema: schema.to_owned(), pipeline: pipeline.to_owned() };
         Ok(Self { place: Arc::new(place) })
     }
+
+    /// Whether the other one is the same in everything, the password too.
+    pub fn is(&self, other: &Self) -> bool {
+        self.place == other.place
+    }
+}
+
+/// Reads an address.
+fn read(url: &str) -> Result<Config, Wrong> {
+    let (before, options) = match url.split_once('?') {
+        Some((before, options)) if url.contains("://") => (format!("{before}?"), options),
+        _ if url.contains("://") => (url.to_owned(), ""),
+        _ => (String::new(), url),
+    };
+    for name in ["sslrootcert", "sslcrl", "sslcrldir"] {
+        if options.contains(&format!("{name}=")) {
+            return Err(Wrong::Certificates(name));
+        }
+    }
+    for name in ["sslcert", "sslkey"] {
+        if options.contains(&format!("{name}=")) {
+            return Err(Wrong::ClientCertificate(name));
+        }
+    }
+    // What the library calls `require` is verified here.
+    let options = options.replace("sslmode=verify-full", "sslmode=require");
+    Config::from_str(&format!("{before}{options}")).map_err(|error| {
+        let why = error.source().map(ToString::to_string).unwrap_or_default();
+        if why.contains("`sslmode`") { Wrong::SslMode } else { Wrong::Address }
+    })
 }
 
 impl Place {
@@ -109,7 +166,13 @@ impl Place {
     }
 
     fn text(&self) -> String {
-        format!("PostgreSQL ({}, schema {})", self.address(), self.schema)
+        let tls = if self.config.get_ssl_mode() == SslMode::Require { ", TLS" } else { "" };
+        format!("PostgreSQL ({}, schema {}{tls})", self.address(), self.schema)
+    }
+
+    /// Does not wait for a silent server for ever.
+    async fn within<T>(&self, work: impl Future<Output = T>) -> Result<T, ConnectError> {
+        tokio::time::timeout(STATEMENT_WITHIN, work).await.map_err(|_| self.silent(STATEMENT_WITHIN))
     }
 
     /// A message without the password, whoever put it there.
@@ -149,14 +212,46 @@ mod tests {
     }
 
     #[test]
+    fn tls_is_as_the_address_says_and_on_this_machine_only_where_it_is_demanded() {
+        let mode = |url: &str, ca: Option<&str>| {
+            let state = PostgresState::trusting(url, ca.map(Path::new), SCHEMA, "shop").unwrap();
+            (state.place.config.get_ssl_mode(), state.place.tls.clone())
+        };
+        let system = Tls::Verified(None);
+        for url in [
+            "postgres://db/shop?sslmode=require",
+            "postgres://db/shop?sslmode=verify-full",
+            "host=db sslmode=verify-full",
+        ] {
+            assert_eq!(mode(url, None), (SslMode::Require, system.clone()), "{url}");
+        }
+        assert_eq!(mode("postgres://db/shop", None), (SslMode::Prefer, system.clone()));
+        assert_eq!(mode("hostaddr=10.0.0.1 user=bob", None), (SslMode::Prefer, system.clone()));
+        for url in ["postgres://localhost/shop", "postgres://127.0.0.1/shop", "postgres://[::1]/shop", "host=/run/pg"] {
+            assert_eq!(mode(url, None), (SslMode::Disable, Tls::None), "{url}");
+        }
+        assert_eq!(mode("postgres://db/shop?sslmode=disable", None), (SslMode::Disable, Tls::None));
+        assert_eq!(mode("postgres://localhost/shop?sslmode=require", None), (SslMode::Require, system));
+        let ca = Tls::Verified(Some("ca.pem".into()));
+        assert_eq!(mode("postgres://localhost/shop", Some("ca.pem")), (SslMode::Require, ca));
+    }
+
+    #[test]
     fn what_cannot_be_used_is_refused_without_repeating_it() {
         assert_eq!(wrong("postgres://bob:s3cret@db:port/shop", SCHEMA), Wrong::Address);
         assert_eq!(wrong("mysql://bob:s3cret@db/shop", SCHEMA), Wrong::Address);
         assert_eq!(wrong("postgres:///shop", SCHEMA), Wrong::Host);
-        for mode in ["require", "verify-ca", "verify-full"] {
-            assert_eq!(wrong(&format!("postgres://bob:s3cret@db/shop?sslmode={mode}"), SCHEMA), Wrong::Tls);
-        }
-        assert_eq!(wrong("postgres://bob@db/shop?channel_binding=require", SCHEMA), Wrong::Tls);
+        let url = |options: &str| format!("postgres://bob:s3cret@db/shop?{options}");
+        assert_eq!(wrong(&url("sslmode=verify-ca"), SCHEMA), Wrong::SslMode);
+        assert_eq!(wrong(&url("sslmode=maybe"), SCHEMA), Wrong::SslMode);
+        assert_eq!(wrong(&url("sslrootcert=a.pem"), SCHEMA), Wrong::Certificates("sslrootcert"));
+        assert_eq!(wrong(&url("sslkey=a.pem"), SCHEMA), Wrong::ClientCertificate("sslkey"));
+        assert_eq!(wrong(&url("channel_binding=require"), SCHEMA), Wrong::TlsNeeded("channel_binding=require"));
+        assert_eq!(wrong(&url("sslnegotiation=direct"), SCHEMA), Wrong::TlsNeeded("sslnegotiation=direct"));
+        assert_eq!(wrong("postgres:///shop?host=/run/pg&sslmode=require", SCHEMA), Wrong::Socket);
+        let ca = Some(Path::new("ca.pem"));
+        let disabled = PostgresState::trusting(&url("sslmode=disable"), ca, SCHEMA, "shop").err().unwrap();
+        assert!(matches!(disabled, Wrong::CaUnused(_)), "{disabled}");
         for schema in ["", "1st", "a\"b", "a b", &"x".repeat(64)] {
             assert!(matches!(wrong("postgres://bob@db/shop", schema), Wrong::Schema(_)), "{schema}");
         }

@@ -1,7 +1,6 @@
 //! One task's connection: taking over, reading the state, keeping what a commit changes.
 
 use std::borrow::Cow;
-use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,9 +9,9 @@ use millstream_service::log::TaskId;
 use millstream_service::{ConnectError, Owner, StateChanges, StateRow, StoreError, StoredState};
 use sha2::{Digest, Sha256};
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, NoTls, Statement};
+use tokio_postgres::{Client, Statement};
 
-use super::{Place, STATEMENT_WITHIN, tables};
+use super::{Place, tables};
 
 /// How many rows of state are read at once.
 const PAGE_ROWS: i64 = 2_000;
@@ -37,31 +36,16 @@ struct TaskState {
 
 /// Connects, and makes the tables where they are missing.
 pub(super) async fn connect(place: &Arc<Place>, task: &TaskId) -> Result<Box<dyn StoredState>, ConnectError> {
-    let mut config = place.config.clone();
-    if config.get_application_name().is_none() {
-        config.application_name(format!("millstream {}/{task}", place.pipeline));
-    }
     let fault = |error: tokio_postgres::Error| place.error(&error);
-    let (mut client, connection) = within(place, config.connect(NoTls)).await?.map_err(fault)?;
-    // It ends when the client is dropped; what went wrong the client's calls say.
-    drop(tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection to PostgreSQL ended");
-        }
-    }));
-    within(place, client.batch_execute(tables::SESSION)).await?.map_err(fault)?;
-    within(place, place.make(&mut client)).await??;
+    let mut client = place.dial(&format!("millstream {}/{task}", place.pipeline)).await?;
+    place.within(client.batch_execute(tables::SESSION)).await?.map_err(fault)?;
+    place.within(place.make(&mut client)).await??;
     let partition = i32::try_from(task.partition.0).unwrap_or(i32::MAX);
-    let rows = within(place, client.prepare(&place.rows())).await?.map_err(fault)?;
-    let store = within(place, client.prepare(&place.store())).await?.map_err(fault)?;
+    let rows = place.within(client.prepare(&place.rows())).await?.map_err(fault)?;
+    let store = place.within(client.prepare(&place.store())).await?.map_err(fault)?;
     let place = Arc::clone(place);
     let service = task.service.to_string();
     Ok(Box::new(TaskState { place, client, service, partition, mine: None, rows, store, next: Some(Vec::new()) }))
-}
-
-/// Does not wait for a silent server for ever.
-async fn within<T>(place: &Place, work: impl Future<Output = T>) -> Result<T, ConnectError> {
-    tokio::time::timeout(STATEMENT_WITHIN, work).await.map_err(|_| place.silent())
 }
 
 impl TaskState {
@@ -76,7 +60,7 @@ impl StoredState for TaskState {
             let look = self.place.look();
             let found =
                 async { self.client.query_opt(&look, &[&self.place.pipeline, &self.service, &self.partition]).await };
-            let found = within(&self.place, found).await?.map_err(|e| self.place.error(&e))?;
+            let found = self.place.within(found).await?.map_err(|e| self.place.error(&e))?;
             Ok(found.and_then(|row| row.get::<_, Option<Vec<u8>>>(0)).map(Bytes::from))
         })
     }
@@ -87,7 +71,7 @@ impl StoredState for TaskState {
             let owned = async {
                 self.client.query_one(&own, &[&self.place.pipeline, &self.service, &self.partition, &mine]).await
             };
-            let owned = within(&self.place, owned).await?.map_err(|e| self.place.error(&e))?;
+            let owned = self.place.within(owned).await?.map_err(|e| self.place.error(&e))?;
             self.mine = Some((owned.get(0), owner));
             Ok(owned.get::<_, Option<Vec<u8>>>(1).map(Bytes::from))
         })
@@ -98,7 +82,7 @@ impl StoredState for TaskState {
             let Some(from) = self.next.take() else { return Ok(Vec::new()) };
             let (task, _) = self.mine()?;
             let found = async { self.client.query(&self.rows, &[&task, &from, &PAGE_ROWS]).await };
-            let found = within(&self.place, found).await?.map_err(|e| self.place.error(&e))?;
+            let found = self.place.within(found).await?.map_err(|e| self.place.error(&e))?;
             if let Some(last) = found.last().filter(|_| found.len() as i64 >= PAGE_ROWS) {
                 let mut next: Vec<u8> = last.get(0);
                 // The smallest that is greater.
@@ -135,7 +119,7 @@ impl StoredState for TaskState {
                 let values = [&task as &(dyn ToSql + Sync), &owner, &staged, &keys, &long, values, &gone];
                 self.client.query_one(&self.store, &values).await
             };
-            let found = within(&self.place, found).await?.map_err(|e| self.place.error(&e))?;
+            let found = self.place.within(found).await?.map_err(|e| self.place.error(&e))?;
             match found.get::<_, i64>(0) {
                 1 => Ok(()),
                 _ => Err(StoreError::Taken),

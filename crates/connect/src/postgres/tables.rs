@@ -66,7 +66,7 @@ impl Place {
         let why = error.as_db_error().map(|db| db.message().to_owned()).unwrap_or_default();
         let user = self.config.get_user().unwrap_or("the_user");
         let schema = &self.schema;
-        ConnectError::permanent(format!(
+        ConnectError::refused(format!(
             "PostgreSQL at {}: {why}. Let somebody who may make tables run: {}; GRANT USAGE ON SCHEMA \"{schema}\" TO \
              \"{user}\"; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA \"{schema}\" TO \"{user}\"",
             self.address(),

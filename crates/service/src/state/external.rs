@@ -321,8 +321,7 @@ fn token(context: &Context) -> Owner {
 /// What an error of a store means for the task.
 fn fault(place: &str, error: StoreError) -> Fault {
     match error {
-        StoreError::Connect(error) if error.retryable() => Fault::Wait(error.to_string()),
-        StoreError::Connect(error) => Fault::Failed(error.to_string()),
+        StoreError::Connect(error) => Fault::outside(&error),
         StoreError::Taken => Fault::Failed(format!(
             "another node has taken over the state of this task in {place}; two must not count the same. Stop one of them, \
              then resume the service on the other"

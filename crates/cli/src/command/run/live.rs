@@ -3,7 +3,7 @@
 use millstream_node::api::{Latency, Phase, RunState, Status};
 
 use crate::command::services::state_text;
-use crate::terminal::{Align, Style, Table, bytes, count, duration, millis, rate, width};
+use crate::terminal::{Align, Style, Table, bytes, count, duration, millis, rate, width, wrap};
 
 /// A column of the live table: heading, alignment, and how soon it goes where the terminal is narrow (0 stays).
 const COLUMNS: [(&str, Align, u8); 10] = [
@@ -18,6 +18,9 @@ const COLUMNS: [(&str, Align, u8); 10] = [
     ("RESTARTS", Align::Right, 6),
     ("INST", Align::Right, 7),
 ];
+/// How many reasons are shown, and on how many lines the only one.
+const REASONS_MAX: usize = 4;
+const REASON_LINES_MAX: usize = 4;
 /// The soonest to go.
 const SOONEST: u8 = 7;
 
@@ -31,7 +34,7 @@ pub(crate) fn frame(now: &Status, before: Option<&Status>, columns: usize, rows:
         }
         table = self::table(now, style, goes);
     }
-    let reasons = reasons(now, style);
+    let reasons = reasons(now, columns, style);
     // The head, an empty line below the table, the hint, and the row of the cursor.
     let room = rows.saturating_sub(lines.len() + reasons.len() + 3).max(3);
     let left_out = table.len().saturating_sub(room);
@@ -125,20 +128,23 @@ fn table(now: &Status, style: Style, goes: u8) -> Vec<String> {
 }
 
 /// Why something does not simply run, at most a few lines.
-fn reasons(now: &Status, style: Style) -> Vec<String> {
+fn reasons(now: &Status, columns: usize, style: Style) -> Vec<String> {
     let sources = now.sources.iter().map(|s| (&s.name, s.state, &s.reason));
     let services = now.services.iter().map(|s| (&s.name, s.state, &s.reason));
     let sinks = now.sinks.iter().map(|s| (&s.name, s.state, &s.reason));
     let parts = sources.chain(services).chain(sinks).filter(|(_, state, _)| *state != RunState::Finished);
-    let mut lines: Vec<String> = parts
+    let mut reasons: Vec<String> = parts
         .filter_map(|(name, state, reason)| {
             let reason = reason.as_ref()?.lines().next().unwrap_or_default();
             Some(format!("{name} {}: {reason}", state_text(state, style)))
         })
         .collect();
-    lines.extend(now.lookups.iter().filter_map(|l| Some(format!("lookup {}: {}", l.name, l.error.as_ref()?))));
-    lines.extend(now.log.stopped.iter().map(|why| style.bad(&format!("the log has stopped: {why}"))));
-    lines.truncate(4);
+    reasons.extend(now.lookups.iter().filter_map(|l| Some(format!("lookup {}: {}", l.name, l.error.as_ref()?))));
+    reasons.extend(now.log.stopped.iter().map(|why| style.bad(&format!("the log has stopped: {why}"))));
+    // What is wrong in an address often stands at the end.
+    let lines_max = if reasons.len() > 1 { 2 } else { REASON_LINES_MAX };
+    let mut lines: Vec<String> =
+        reasons.iter().take(REASONS_MAX).flat_map(|reason| wrap(reason, columns, lines_max)).collect();
     if !lines.is_empty() {
         lines.insert(0, String::new());
     }

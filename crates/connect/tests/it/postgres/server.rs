@@ -19,11 +19,15 @@ use tokio_postgres::{Client, NoTls};
 const NOBODY: u32 = 65_534;
 pub(crate) const PASSWORD: &str = "qu1te-secret";
 
+/// Paths are relative to the data directory.
+const TLS: &[&str] = &["-c", "ssl=on", "-c", "ssl_cert_file=../server.pem", "-c", "ssl_key_file=../server.key"];
+
 pub(crate) struct Server {
     programs: PathBuf,
     home: tempfile::TempDir,
     port: u16,
     child: Mutex<Option<Child>>,
+    tls: bool,
 }
 
 static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
@@ -54,6 +58,19 @@ pub(crate) fn shared() -> Option<Arc<Server>> {
 
 /// A server for a test that stops it.
 pub(crate) fn own() -> Option<Server> {
+    server(false)
+}
+
+/// A server with a certificate for `localhost`; `None`, and it is said, where nobody can make one.
+pub(crate) fn with_tls() -> Option<Server> {
+    if Command::new("openssl").arg("version").output().is_err() {
+        eprintln!("LEFT OUT: the program openssl, which makes certificates, is not installed");
+        return None;
+    }
+    server(true)
+}
+
+fn server(tls: bool) -> Option<Server> {
     let Some(programs) = programs() else {
         eprintln!("LEFT OUT: PostgreSQL is not installed; set MILLSTREAM_POSTGRES to the directory of `initdb`");
         return None;
@@ -67,7 +84,7 @@ pub(crate) fn own() -> Option<Server> {
         }
     }
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let server = Server { programs, home, port, child: Mutex::default() };
+    let server = Server { programs, home, port, child: Mutex::default(), tls };
     let made = server
         .program("initdb")
         .args(["--no-sync", "--auth=scram-sha-256", "--username=bob", "--encoding=UTF8", "--locale=C"])
@@ -77,6 +94,9 @@ pub(crate) fn own() -> Option<Server> {
         .output()
         .unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    if tls {
+        server.certify();
+    }
     server.start();
     Some(server)
 }
@@ -87,12 +107,33 @@ fn root() -> bool {
 
 impl Server {
     fn program(&self, name: &str) -> Command {
-        let mut command = Command::new(self.programs.join(name));
+        let here = self.programs.join(name);
+        let mut command = Command::new(if here.exists() { here } else { name.into() });
         command.current_dir(self.home.path()).stdin(Stdio::null());
         if root() {
             command.uid(NOBODY).gid(NOBODY);
         }
         command
+    }
+
+    /// Makes an authority (`ca.pem`), another one that signs nothing (`other.pem`), and the server's certificate.
+    fn certify(&self) {
+        let run = |line: &str| {
+            let made = self.program("openssl").args(line.split(' ')).output().unwrap();
+            assert!(made.status.success(), "{line}: {}", String::from_utf8_lossy(&made.stderr));
+        };
+        let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+        for name in ["ca", "other"] {
+            run(&format!("req -x509 {key} -keyout {name}.key -out {name}.pem -days 2 -subj /CN={name}"));
+        }
+        std::fs::write(self.file("names"), "subjectAltName=DNS:localhost\n").unwrap();
+        run(&format!("req {key} -keyout server.key -out server.csr -subj /CN=localhost"));
+        run("x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.pem");
+    }
+
+    /// A file of the server.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
     }
 
     pub(crate) fn start(&self) {
@@ -103,6 +144,7 @@ impl Server {
             .arg(self.home.path().join("data"))
             .args(["-p", &self.port.to_string(), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"])
             .args(["-c", "max_connections=200", "-c", "unix_socket_directories="])
+            .args(if self.tls { TLS } else { &[] })
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -127,6 +169,11 @@ impl Server {
 
     pub(crate) fn url(&self, user: &str, password: &str, database: &str) -> String {
         format!("postgres://{user}:{password}@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// An address by name, with these options.
+    pub(crate) fn url_with(&self, host: &str, database: &str, options: &str) -> String {
+        format!("postgres://bob:{PASSWORD}@{host}:{}/{database}?{options}", self.port)
     }
 
     /// A client of a database; a server that has just begun to listen is waited for.
