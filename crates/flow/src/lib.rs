@@ -65,10 +65,11 @@ pub use fold::{
     FOLD_UNMATCHED, Fold, FoldAction, FoldBlock, FoldCase, FoldError, FoldOtherwise, FoldPart, FoldPlace, FoldSpec,
     FoldTimer, Folding, plan_fold,
 };
-pub use lookup::{LookupError, LookupSet, LookupTable};
+pub use lookup::{LookupError, LookupMerge, LookupSet, LookupTable, MergedLayers};
 pub use outcome::{Failed, Origin, Processed, REASON_CHARS_MAX};
 pub use predicate::{Predicate, plan_predicate};
 pub use query::{Query, plan_query};
 pub use routes::{ROUTE_UNMATCHED, RouteCase, RouteMode, RouteOtherwise, RouteTarget, Routed, Routes, plan_routes};
 pub use rules::{RULES_MAX, Rules, Verdicts, plan_rules};
+pub use sql::relations::relations;
 pub use stream::{Broken, ChangeRows, Changes, Derived, Running, StateCell, StateLegend, StateRow, Step};

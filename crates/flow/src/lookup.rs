@@ -1,26 +1,32 @@
 //! Lookups: reference rows found by key.
 //!
-//! A table is built once per refresh and never changes: readers share it. The index is an open-addressing table of row
-//! numbers beside the full hashes, so that a probe touches the key column only when the hashes agree.
+//! A table never changes: readers share it, and who keeps it publishes another one. One from a file is built whole; one of
+//! a table topic becomes the next by a few changed rows, and shares the rest with it (see [`changes`]).
+
+mod changes;
+mod equal;
+mod layer;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow_array::cast::AsArray;
-use arrow_array::types::{Int32Type, Int64Type};
-use arrow_array::{Array, ArrayRef, RecordBatch};
-use arrow_ord::ord::make_comparator;
-use arrow_schema::{ArrowError, DataType, SortOptions};
-use datafusion_common::hash_utils::{RandomState, create_hashes};
+use arrow_array::{Array, ArrayRef, RecordBatch, UInt32Array, new_null_array};
+use arrow_schema::{ArrowError, DataType};
+use arrow_select::interleave::interleave;
 use millstream_event::Name;
 
 use crate::catalog::LookupSchema;
+use crate::ops::take_all;
+
+pub use changes::{LookupMerge, MergedLayers};
+
+use self::equal::hashes_of;
+use self::layer::{Layer, Twice};
 
 /// The most rows that a lookup may hold.
 const ROWS_MAX: usize = 1 << 30;
-
-/// No row in this slot.
-const EMPTY: u32 = u32::MAX;
 
 /// Why rows are no lookup table.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,56 +58,41 @@ pub enum LookupError {
     /// More rows than fit.
     #[error("a lookup holds at most {ROWS_MAX} rows, this one has {0}")]
     TooMany(usize),
+    /// More bytes than fit.
+    #[error(
+        "a lookup of a table topic holds at most 2 GiB, and what changes have replaced counts; this one has {0} bytes: join \
+         the topic itself, in `from`"
+    )]
+    TooLarge(usize),
     /// The rows do not have the schema's columns, or a key's type cannot be compared.
     #[error("{0}")]
     Columns(String),
 }
 
-/// Rows found by key.
-#[derive(Debug)]
+/// Rows found by key. Cheap to clone.
+#[derive(Debug, Clone)]
 pub struct LookupTable {
-    rows: RecordBatch,
-    /// The key columns, in the order of [`LookupSchema::key`].
-    keys: Vec<ArrayRef>,
-    /// `hash & mask` is where a probe starts; the length is a power of two.
-    slots: Vec<Slot>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Slot {
-    tag: u32,
-    row: u32,
+    /// The lowest first: a row of a higher one replaces that of a lower one with the same key.
+    layers: Vec<Arc<Layer>>,
+    /// How many keys find a row.
+    live: usize,
 }
 
 impl LookupTable {
     /// Indexes `rows` (columns of `schema.schema.arrow()`) by their key.
     pub fn build(schema: &LookupSchema, rows: RecordBatch) -> Result<Self, LookupError> {
-        let count = rows.num_rows();
-        if count > ROWS_MAX {
-            return Err(LookupError::TooMany(count));
+        let live = rows.num_rows();
+        if live > ROWS_MAX {
+            return Err(LookupError::TooMany(live));
         }
-        if schema.key.is_empty() {
-            return Err(LookupError::NoKey);
-        }
-        let wanted = schema.schema.arrow().fields();
-        let fits = rows.num_columns() == wanted.len()
-            && rows.columns().iter().zip(wanted).all(|(column, field)| column.data_type() == field.data_type());
-        if !fits {
-            return Err(LookupError::Columns(format!("the rows are not ({})", schema.schema)));
-        }
-        let mut keys = Vec::with_capacity(schema.key.len());
-        for name in &schema.key {
-            let (place, _) = schema.schema.column(name).ok_or_else(|| LookupError::NoColumn(name.clone()))?;
-            let column = rows.column(place);
-            if let Some(row) = column.nulls().and_then(|n| n.iter().position(|valid| !valid)) {
-                return Err(LookupError::Null { column: name.clone(), row: row + 1 });
-            }
-            keys.push(Arc::clone(column));
-        }
-        let slots = vec![Slot { tag: 0, row: EMPTY }; (count * 2).next_power_of_two().max(2)];
-        let mut table = Self { rows, keys, slots };
-        table.index().map_err(|e| LookupError::Columns(e.to_string()))??;
-        Ok(table)
+        let places = key_places(schema)?;
+        check_keys(schema, &places, &rows)?;
+        let layer = Layer::distinct(&places, rows.clone()).map_err(|e| LookupError::Columns(e.to_string()))?;
+        let layer = layer.map_err(|Twice { first, second }| {
+            let key = key_text(&rows, &places, second);
+            LookupError::Duplicate { key, first: first + 1, second: second + 1 }
+        })?;
+        Ok(Self { layers: vec![Arc::new(layer)], live })
     }
 
     /// A table without rows.
@@ -109,133 +100,124 @@ impl LookupTable {
         Self::build(schema, RecordBatch::new_empty(Arc::clone(schema.schema.arrow())))
     }
 
-    /// The rows.
-    pub fn rows(&self) -> &RecordBatch {
-        &self.rows
-    }
-
-    /// The number of rows.
+    /// The number of keys that find a row.
     pub fn len(&self) -> usize {
-        self.rows.num_rows()
+        self.live
     }
 
     /// Whether there is no row.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.live == 0
     }
 
-    fn index(&mut self) -> Result<Result<(), LookupError>, ArrowError> {
-        let hashes = hashes_of(&self.keys, self.rows.num_rows())?;
-        let equal = Equal::new(&self.keys, &self.keys)?;
-        let mask = self.slots.len() - 1;
-        for (row, hash) in hashes.into_iter().enumerate() {
-            let mut at = hash as usize & mask;
-            while let Some(slot) = self.slots.get_mut(at) {
-                if slot.row == EMPTY {
-                    *slot = Slot { tag: tag(hash), row: row as u32 };
-                    break;
-                }
-                if slot.tag == tag(hash) && equal.rows(slot.row as usize, row) {
-                    let (first, second) = (slot.row as usize + 1, row + 1);
-                    return Ok(Err(LookupError::Duplicate { key: self.key_text(row), first, second }));
-                }
-                at = (at + 1) & mask;
-            }
-        }
-        Ok(Ok(()))
-    }
-
-    /// A key as text, for messages.
-    fn key_text(&self, row: usize) -> String {
-        let parts = self
-            .keys
-            .iter()
-            .map(|k| arrow_cast::display::array_value_to_string(k, row).unwrap_or_else(|_| "?".to_owned()));
-        format!("({})", parts.collect::<Vec<_>>().join(", "))
+    /// About how many bytes of memory it takes, with rows that were replaced and are not let go of yet.
+    pub fn bytes(&self) -> usize {
+        self.layers.iter().map(|layer| layer.bytes()).sum()
     }
 
     /// The row of each probe key; `None` where a key is null or unknown. The probe columns have the key's types.
     pub(crate) fn probe(&self, keys: &[ArrayRef], count: usize) -> Result<Vec<Option<u32>>, ArrowError> {
+        let mut found = vec![None; count];
         if self.is_empty() {
-            return Ok(vec![None; count]);
+            return Ok(found);
         }
         let hashes = hashes_of(keys, count)?;
-        let equal = Equal::new(&self.keys, keys)?;
-        let mask = self.slots.len() - 1;
         let nulls = keys
             .iter()
             .fold(None, |all, key| arrow_buffer::NullBuffer::union(all.as_ref(), key.logical_nulls().as_ref()));
-        let find = |row: usize, hash: u64| {
-            if nulls.as_ref().is_some_and(|n| n.is_null(row)) {
-                return None;
+        let known = |row: &u32| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(*row as usize));
+        let mut open: Vec<u32> = (0..count as u32).filter(known).collect();
+        let mut base: usize = self.layers.iter().map(|layer| layer.len()).sum();
+        for layer in self.layers.iter().rev() {
+            base -= layer.len();
+            if open.is_empty() {
+                break;
             }
-            let mut at = hash as usize & mask;
-            loop {
-                let slot = self.slots.get(at)?;
-                if slot.row == EMPTY {
-                    return None;
+            let finder = layer.finder(keys)?;
+            open.retain(|row| {
+                let place = *row as usize;
+                let at = hashes.get(place).and_then(|hash| finder.find(place, *hash));
+                // A key that is gone is found in no layer below.
+                if let (Some(at), Some(found)) = (at.filter(|at| !layer.is_gone(*at)), found.get_mut(place)) {
+                    *found = Some(base as u32 + at);
                 }
-                if slot.tag == tag(hash) && equal.rows(slot.row as usize, row) {
-                    return Some(slot.row);
-                }
-                at = (at + 1) & mask;
-            }
+                at.is_none()
+            });
+        }
+        Ok(found)
+    }
+
+    /// Some columns, of these types, at the rows that [`LookupTable::probe`] gave; NULL where it gave none.
+    pub(crate) fn gather(
+        &self,
+        columns: &[usize],
+        types: &[DataType],
+        rows: &UInt32Array,
+    ) -> Result<Vec<ArrayRef>, ArrowError> {
+        if rows.null_count() == rows.len() {
+            return Ok(types.iter().take(columns.len()).map(|t| new_null_array(t, rows.len())).collect());
+        }
+        if let [layer] = self.layers.as_slice() {
+            return take_all(&layer.columns(columns), rows);
+        }
+        let mut ends = Vec::with_capacity(self.layers.len());
+        let mut end = 0_usize;
+        for layer in &self.layers {
+            end += layer.len();
+            ends.push(end);
+        }
+        // Behind the layers stands a column with one NULL.
+        let place = |row: Option<u32>| {
+            let Some(row) = row.map(|row| row as usize) else { return (ends.len(), 0) };
+            let layer = ends.partition_point(|end| *end <= row);
+            let base = layer.checked_sub(1).and_then(|below| ends.get(below)).copied().unwrap_or(0);
+            (layer, row - base)
         };
-        Ok(hashes.into_iter().enumerate().map(|(row, hash)| find(row, hash)).collect())
+        let places: Vec<(usize, usize)> = rows.iter().map(place).collect();
+        let gathered = |(column, kind): (&usize, &DataType)| {
+            let mut parts: Vec<ArrayRef> = self.layers.iter().flat_map(|layer| layer.columns(&[*column])).collect();
+            parts.push(new_null_array(kind, 1));
+            let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
+            interleave(&parts, &places)
+        };
+        columns.iter().zip(types).map(gathered).collect()
     }
 }
 
-/// The half of the hash that does not choose the slot.
-fn tag(hash: u64) -> u32 {
-    (hash >> 32) as u32
-}
-
-fn hashes_of(keys: &[ArrayRef], count: usize) -> Result<Vec<u64>, ArrowError> {
-    let mut hashes = vec![0_u64; count];
-    create_hashes(keys, &RandomState::with_seed(0), &mut hashes)
-        .map_err(|e| ArrowError::ComputeError(e.strip_backtrace()))?;
-    Ok(hashes)
-}
-
-/// Compares a table's key with a probe's, specialised for the usual single columns.
-enum Equal<'a> {
-    Text(&'a arrow_array::StringArray, &'a arrow_array::StringArray),
-    Int(&'a [i32], &'a [i32]),
-    BigInt(&'a [i64], &'a [i64]),
-    Any(Vec<arrow_ord::ord::DynComparator>),
-}
-
-impl<'a> Equal<'a> {
-    fn new(table: &'a [ArrayRef], probe: &'a [ArrayRef]) -> Result<Self, ArrowError> {
-        if let ([left], [right]) = (table, probe)
-            && left.data_type() == right.data_type()
-        {
-            match left.data_type() {
-                DataType::Utf8 => return Ok(Self::Text(left.as_string(), right.as_string())),
-                DataType::Int32 => {
-                    let (left, right) = (left.as_primitive::<Int32Type>(), right.as_primitive::<Int32Type>());
-                    return Ok(Self::Int(left.values(), right.values()));
-                }
-                DataType::Int64 => {
-                    let (left, right) = (left.as_primitive::<Int64Type>(), right.as_primitive::<Int64Type>());
-                    return Ok(Self::BigInt(left.values(), right.values()));
-                }
-                _ => {}
-            }
-        }
-        let pairs = table.iter().zip(probe);
-        let comparators = pairs.map(|(l, r)| make_comparator(l, r, SortOptions::default()));
-        Ok(Self::Any(comparators.collect::<Result<_, _>>()?))
+/// The places of the key columns.
+fn key_places(schema: &LookupSchema) -> Result<Vec<usize>, LookupError> {
+    if schema.key.is_empty() {
+        return Err(LookupError::NoKey);
     }
+    let place = |name: &String| schema.schema.column(name).map(|(place, _)| place);
+    schema.key.iter().map(|name| place(name).ok_or_else(|| LookupError::NoColumn(name.clone()))).collect()
+}
 
-    fn rows(&self, left: usize, right: usize) -> bool {
-        match self {
-            Self::Text(l, r) => left < l.len() && right < r.len() && l.value(left) == r.value(right),
-            Self::Int(l, r) => l.get(left) == r.get(right),
-            Self::BigInt(l, r) => l.get(left) == r.get(right),
-            Self::Any(all) => all.iter().all(|compare| compare(left, right).is_eq()),
+/// Refuses rows of other columns, and such whose key has no value.
+fn check_keys(schema: &LookupSchema, places: &[usize], rows: &RecordBatch) -> Result<(), LookupError> {
+    let wanted = schema.schema.arrow().fields();
+    let fits = rows.num_columns() == wanted.len()
+        && rows.columns().iter().zip(wanted).all(|(column, field)| column.data_type() == field.data_type());
+    if !fits {
+        return Err(LookupError::Columns(format!("the rows are not ({})", schema.schema)));
+    }
+    for (name, place) in schema.key.iter().zip(places) {
+        let nulls = rows.columns().get(*place).and_then(|column| column.nulls());
+        if let Some(row) = nulls.and_then(|nulls| nulls.iter().position(|valid| !valid)) {
+            return Err(LookupError::Null { column: name.clone(), row: row + 1 });
         }
     }
+    Ok(())
+}
+
+/// A key as text, for messages.
+fn key_text(rows: &RecordBatch, places: &[usize], row: usize) -> String {
+    let text = |place: &usize| {
+        let column = rows.columns().get(*place)?;
+        arrow_cast::display::array_value_to_string(column, row).ok()
+    };
+    let parts: Vec<String> = places.iter().map(|place| text(place).unwrap_or_else(|| "?".to_owned())).collect();
+    format!("({})", parts.join(", "))
 }
 
 /// The lookups as they are at one moment. Cheap to clone.

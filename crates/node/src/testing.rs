@@ -3,14 +3,14 @@
 //! Each test has a log of its own. The given events are appended to their topics as a source would append them, the
 //! services run until nothing is left to read, and the topics named under `expect` are compared: as many rows as
 //! expected, each with the named columns' values, in any order (partitions have none between them). Of a table topic the
-//! newest row of each key counts. Sources say at once that nothing more will come, so that windows close.
+//! newest row of each key counts. Sources say at once that nothing more will come, so that windows close. A service that looks
+//! rows up in a table topic begins when all that is given to the table, and all that services write to it, is there.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_array::RecordBatch;
-use millstream_connect::FileLookup;
 use millstream_service::event::json::{Decimals, Decoder, Encoder};
 use millstream_service::event::{
     Column, Name, Offset, PartitionId, Partitioner, Schema, Stamp, TopicPartition, Unknown, Watermark,
@@ -41,12 +41,13 @@ pub struct TestResult {
     pub faults: Vec<String>,
 }
 
-/// Runs all tests of a pipeline, one after the other. Lookups are read once.
+/// Runs all tests of a pipeline, one after the other. Lookups of files are read once.
 pub async fn run_tests(pipeline: &Pipeline, tests: &[TestSettings]) -> Vec<TestResult> {
-    let mut keepers: Vec<FileLookup> = Vec::new();
+    let nowhere: Arc<dyn Log> = Arc::new(MemoryLog::new());
+    let mut keepers = Vec::new();
     let mut lookups = BTreeMap::new();
-    for lookup in &pipeline.lookups {
-        let (keeper, handle) = build::lookup(lookup);
+    for lookup in pipeline.lookups.iter().filter(|lookup| lookup.topic.is_none()) {
+        let Some((keeper, handle)) = build::lookup(lookup, &nowhere) else { continue };
         keepers.push(keeper);
         lookups.insert(lookup.name.clone(), handle);
     }
@@ -73,21 +74,33 @@ async fn run_test(
         log.create_topic(topic.spec.clone()).await.map_err(|e| e.to_string())?;
     }
     let runner = Runner::new(Arc::clone(&log), Options::new(tokio::runtime::Handle::current()));
-    for service in &pipeline.services {
-        // A test has a log of its own, and its state with it, wherever the service keeps it otherwise.
-        let def = ServiceDef { keep: Keep::Log, ..build::service(pipeline, service, lookups) };
-        runner.start_service(def).await.map_err(|e| e.to_string())?;
-    }
     for given in &test.given {
         append(log.as_ref(), given).await?;
     }
     for source in &pipeline.sources {
         close(log.as_ref(), source).await?;
     }
-    let outcome = tokio::select! {
-        () = runner.drained() => Ok(()),
-        reason = stuck(&runner) => Err(reason),
-    };
+    let mut outcome = Ok(());
+    let mut lookups = lookups.clone();
+    let mut keepers = Vec::new();
+    // Each service stands behind those that write the tables in which it looks rows up.
+    for service in &pipeline.services {
+        let tables = pipeline.lookups.iter().filter(|l| l.topic.is_some() && service.lookups.contains(&l.name));
+        for lookup in tables {
+            if lookups.contains_key(&lookup.name) {
+                continue;
+            }
+            outcome = outcome.and(at_rest(&runner).await);
+            let Some((keeper, handle)) = build::lookup(lookup, &log) else { continue };
+            handle.tried().await?;
+            keepers.push(keeper);
+            lookups.insert(lookup.name.clone(), handle);
+        }
+        // A test has a log of its own, and its state with it, wherever the service keeps it otherwise.
+        let def = ServiceDef { keep: Keep::Log, ..build::service(pipeline, service, &lookups) };
+        runner.start_service(def).await.map_err(|e| e.to_string())?;
+    }
+    let outcome = outcome.and(at_rest(&runner).await);
     let mut faults = Vec::new();
     if outcome.is_ok() {
         for expected in &test.expect {
@@ -96,6 +109,14 @@ async fn run_test(
     }
     runner.stop_all(true).await;
     outcome.map(|()| faults)
+}
+
+/// Waits until nothing is left to read, or a service cannot go on.
+async fn at_rest(runner: &Runner) -> Result<(), String> {
+    tokio::select! {
+        () = runner.drained() => Ok(()),
+        reason = stuck(runner) => Err(reason),
+    }
 }
 
 /// Waits until a service can no longer go on by itself, and says why.

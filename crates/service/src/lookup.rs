@@ -1,13 +1,18 @@
 //! Lookups at run time: whoever loads the table publishes it, services take one snapshot per batch.
 //!
 //! A table is swapped as a whole. A service whose lookup was never loaded waits and says why; a failed refresh keeps the
-//! table that is there.
+//! table that is there. With the table of a topic (see [`crate::TableLookup`]) comes how far that was read: a task commits it
+//! with what it has made, and never goes on with a table that was read less far.
 
 use std::sync::Arc;
 
 use millstream_event::Name;
 use millstream_flow::{LookupSet, LookupTable};
+use millstream_log::{Consumed, Log, Position, TaskId};
 use tokio::sync::watch;
+
+use crate::table_lookup::{Places, lookup_input};
+use crate::task::Fault;
 
 /// Where a lookup's table is published.
 #[derive(Debug)]
@@ -19,12 +24,16 @@ pub struct LookupPublisher {
 #[derive(Debug, Clone)]
 pub struct LookupHandle {
     name: Name,
+    /// The table topic that it reads, if it does.
+    topic: Option<Name>,
     slot: watch::Receiver<Slot>,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Slot {
     table: Option<Arc<LookupTable>>,
+    /// How far the topic was read for it.
+    places: Option<Arc<Places>>,
     fault: Option<Arc<str>>,
     loads: u64,
     loaded_at_us: Option<i64>,
@@ -37,6 +46,8 @@ pub struct LookupStatus {
     pub name: Name,
     /// The number of rows; `None` while nothing was loaded.
     pub rows: Option<u64>,
+    /// About how many bytes of memory its table takes.
+    pub bytes: Option<u64>,
     /// How often a table was published.
     pub loads: u64,
     /// When the table that is there was published, in microseconds since 1970.
@@ -49,13 +60,29 @@ impl LookupPublisher {
     /// A lookup without a table.
     pub fn new(name: Name) -> (Self, LookupHandle) {
         let (sender, slot) = watch::channel(Slot::default());
-        (Self { sender }, LookupHandle { name, slot })
+        (Self { sender }, LookupHandle { name, topic: None, slot })
+    }
+
+    /// A lookup of a table topic, without a table.
+    pub(crate) fn of_table(name: Name, topic: Name) -> (Self, LookupHandle) {
+        let (publisher, handle) = Self::new(name);
+        (publisher, LookupHandle { topic: Some(topic), ..handle })
     }
 
     /// Swaps the table, read at this time (microseconds since 1970); the services' next batches see it.
     pub fn publish(&self, table: Arc<LookupTable>, at_us: i64) {
+        self.swap(table, at_us, None);
+    }
+
+    /// The same, of a topic that was read so far.
+    pub(crate) fn publish_read(&self, table: Arc<LookupTable>, at_us: i64, places: Places) {
+        self.swap(table, at_us, Some(Arc::new(places)));
+    }
+
+    fn swap(&self, table: Arc<LookupTable>, at_us: i64, places: Option<Arc<Places>>) {
         self.sender.send_modify(|slot| {
             slot.table = Some(table);
+            slot.places = places;
             slot.fault = None;
             slot.loads += 1;
             slot.loaded_at_us = Some(at_us);
@@ -96,6 +123,7 @@ impl LookupHandle {
         LookupStatus {
             name: self.name.clone(),
             rows: slot.table.as_ref().map(|t| t.len() as u64),
+            bytes: slot.table.as_ref().map(|t| t.bytes() as u64),
             loads: slot.loads,
             loaded_at_us: slot.loaded_at_us,
             fault: slot.fault.as_deref().map(str::to_owned),
@@ -103,38 +131,97 @@ impl LookupHandle {
     }
 }
 
-/// All lookups of a service, with the snapshot of the last look.
+/// All lookups of a task, with the snapshot of the last look.
 pub(crate) struct Lookups {
-    handles: Vec<LookupHandle>,
+    all: Vec<Seen>,
     set: LookupSet,
     complete: bool,
 }
 
-impl Lookups {
-    pub(crate) fn new(handles: &[LookupHandle]) -> Self {
-        let mut handles = handles.to_vec();
-        for handle in &mut handles {
-            handle.slot.mark_changed();
+/// One lookup as a task knows it.
+struct Seen {
+    handle: LookupHandle,
+    /// Of a table topic.
+    read: Option<ReadSoFar>,
+}
+
+/// How far a task knows a topic.
+struct ReadSoFar {
+    /// Under which name its position stands.
+    input: Name,
+    /// The position that the task has handed over last.
+    position: Option<Position>,
+    /// The same, in places.
+    least: Option<Places>,
+    /// Those of the last snapshot.
+    now: Option<Arc<Places>>,
+}
+
+impl ReadSoFar {
+    async fn open(lookup: &Name, log: &dyn Log, task: &TaskId) -> Result<Self, Fault> {
+        let input = lookup_input(lookup).map_err(|e| Fault::Failed(e.to_string()))?;
+        let position = log.position(task, &input).await.map_err(|e| Fault::log(&e))?;
+        Ok(Self { least: position.as_ref().and_then(Places::read), input, position, now: None })
+    }
+
+    /// Whether all that the task has met before is in what was read for `places`.
+    fn fits(&self, places: Option<&Places>) -> bool {
+        self.least.as_ref().is_none_or(|least| places.is_some_and(|places| places.covers(least)))
+    }
+
+    /// The move of the position to the last snapshot, if that is another one.
+    fn moved(&mut self) -> Result<Option<Consumed>, Fault> {
+        let Some(places) = self.now.take() else { return Ok(None) };
+        // Of a topic that was not there nothing was read.
+        if places.next.is_empty() {
+            return Ok(None);
         }
-        Self { complete: handles.is_empty(), handles, set: LookupSet::default() }
+        let to = places.position().map_err(Fault::Failed)?;
+        if self.position.as_ref() == Some(&to) {
+            return Ok(None);
+        }
+        let from = self.position.replace(to.clone());
+        self.least = Some(Places::clone(&places));
+        Ok(Some(Consumed { input: self.input.clone(), from, to }))
+    }
+}
+
+impl Lookups {
+    /// The lookups of a task, as far as it knew them when it last committed.
+    pub(crate) async fn open(handles: &[LookupHandle], log: &dyn Log, task: &TaskId) -> Result<Self, Fault> {
+        let mut all = Vec::with_capacity(handles.len());
+        for handle in handles {
+            let mut handle = handle.clone();
+            handle.slot.mark_changed();
+            let read = match &handle.topic {
+                Some(_) => Some(ReadSoFar::open(&handle.name, log, task).await?),
+                None => None,
+            };
+            all.push(Seen { handle, read });
+        }
+        Ok(Self { complete: all.is_empty(), all, set: LookupSet::default() })
     }
 
     /// The tables as they are now, or the reason why one is missing.
     pub(crate) fn snapshot(&mut self) -> Result<&LookupSet, String> {
         // A publisher that is gone leaves its last table, so an error of `has_changed` means no change.
-        let changed = self.handles.iter().any(|h| h.slot.has_changed().unwrap_or(false));
+        let changed = self.all.iter().any(|seen| seen.handle.slot.has_changed().unwrap_or(false));
         if changed || !self.complete {
-            self.complete = false;
-            let mut tables = Vec::with_capacity(self.handles.len());
-            for handle in &mut self.handles {
+            (self.complete, self.set) = (false, LookupSet::default());
+            let mut tables = Vec::with_capacity(self.all.len());
+            for Seen { handle, read } in &mut self.all {
                 let slot = handle.slot.borrow_and_update();
-                match &slot.table {
-                    Some(table) => tables.push((handle.name.clone(), Arc::clone(table))),
-                    None => {
-                        let why = slot.fault.as_deref().unwrap_or("it is being read");
-                        return Err(format!("lookup `{}` has no table yet: {why}", handle.name));
+                let Some(table) = &slot.table else {
+                    let why = slot.fault.as_deref().unwrap_or("it is being read");
+                    return Err(format!("lookup `{}` has no table yet: {why}", handle.name));
+                };
+                if let Some(read) = read {
+                    if !read.fits(slot.places.as_deref()) {
+                        return Err(format!("lookup `{}` is being read up to where it was", handle.name));
                     }
+                    read.now.clone_from(&slot.places);
                 }
+                tables.push((handle.name.clone(), Arc::clone(table)));
             }
             self.set = LookupSet::new(tables);
             self.complete = true;
@@ -142,11 +229,25 @@ impl Lookups {
         Ok(&self.set)
     }
 
+    /// How far topics were read for the last snapshot, where that is further than what was handed over before: it belongs
+    /// to the commit of what met that snapshot.
+    pub(crate) fn moved(&mut self) -> Result<Vec<Consumed>, Fault> {
+        let reads = self.all.iter_mut().filter_map(|seen| seen.read.as_mut());
+        reads.filter_map(|read| read.moved().transpose()).collect()
+    }
+
+    /// Lets go of the snapshot, so that a task without work holds no tables that have been replaced.
+    pub(crate) fn let_go(&mut self) {
+        if self.all.iter().any(|seen| seen.read.is_some()) {
+            (self.complete, self.set) = (false, LookupSet::default());
+        }
+    }
+
     /// Waits until a table or a reason changes. Cancel safe.
     pub(crate) async fn changed(&mut self) {
-        let waits = self.handles.iter_mut().map(|h| {
+        let waits = self.all.iter_mut().map(|seen| {
             Box::pin(async {
-                if h.slot.changed().await.is_err() {
+                if seen.handle.slot.changed().await.is_err() {
                     std::future::pending::<()>().await;
                 }
             })

@@ -159,7 +159,7 @@ impl<'a> Running<'a> {
             letters,
             inputs,
             topics,
-            lookups: Lookups::new(&service.def.lookups),
+            lookups: Lookups::open(&service.def.lookups, context.log.as_ref(), &context.task.id).await?,
             flight: Flight::new(&context),
             held: Held::default(),
             again: None,
@@ -303,6 +303,7 @@ impl<'a> Running<'a> {
                 Asked::Work => {}
                 Asked::Pause => {
                     self.settle().await?;
+                    self.lookups.let_go();
                     self.context.pause().await;
                     continue;
                 }
@@ -328,6 +329,8 @@ impl<'a> Running<'a> {
                 continue;
             }
             if runs.is_empty() {
+                drop(lookups);
+                self.lookups.let_go();
                 self.rest().await?;
                 continue;
             }
@@ -385,6 +388,12 @@ impl<'a> Running<'a> {
             let suspicious = shared.isolation.lock().suspects(&run.consumed);
             for piece in self.pieces(run, &mut staged).map_err(Fault::Failed)? {
                 self.process(&piece, suspicious, lookups, &mut staged).map_err(Fault::Failed)?;
+            }
+        }
+        // While it reads again, it meets tables as they are now, and stays where it was in them.
+        if self.again.is_none() {
+            for read in self.lookups.moved()? {
+                extend(&mut self.held.consumed, read);
             }
         }
         for run in runs {

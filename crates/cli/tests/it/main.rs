@@ -22,6 +22,7 @@ mod start;
 mod state_show;
 mod stop;
 mod support;
+mod table_lookup;
 mod time;
 mod usage;
 mod written;

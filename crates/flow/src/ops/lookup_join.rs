@@ -135,9 +135,8 @@ impl LookupJoin {
 
     /// The lookup's columns at `rows`.
     fn gathered(&self, table: &LookupTable, rows: &UInt32Array) -> Result<Vec<ArrayRef>, ArrowError> {
-        let columns = self.gather.iter().filter_map(|i| table.rows().columns().get(*i).cloned());
-        let types = self.side.fields().iter().map(|f| f.data_type().clone());
-        gather(&columns.collect::<Vec<_>>(), &types.collect::<Vec<_>>(), rows)
+        let types: Vec<DataType> = self.side.fields().iter().map(|f| f.data_type().clone()).collect();
+        table.gather(&self.gather, &types, rows)
     }
 
     fn joined(&self, frame: &Frame, side: Vec<ArrayRef>) -> Result<Frame, ArrowError> {

@@ -9,6 +9,7 @@ pub(crate) mod numbers;
 pub(crate) mod optimize;
 pub(crate) mod places;
 pub(crate) mod refuse;
+pub(crate) mod relations;
 pub(crate) mod text;
 pub(crate) mod time_windows;
 pub(crate) mod translate;

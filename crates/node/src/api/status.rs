@@ -297,8 +297,14 @@ pub struct SinkStatus {
 pub struct LookupState {
     /// Its name.
     pub name: String,
+    /// The table topic whose rows it has; absent where it is a file.
+    #[serde(default)]
+    pub topic: Option<String>,
     /// Rows loaded; absent while it was never loaded.
     pub rows: Option<u64>,
+    /// About how many bytes of memory they take.
+    #[serde(default)]
+    pub bytes: Option<u64>,
     /// When the loaded table was read.
     #[serde(default)]
     pub loaded_at: Option<String>,

@@ -288,14 +288,16 @@ fn read_lookup(decoder: &mut Decoder<'_>, node: &Node, what: &str, head: Span) -
     const LATER: Later = &[
         ("postgres", "database lookups come later; export the table to a CSV file"),
         ("http", "HTTP lookups come later; write the data to a file"),
-        ("topic", "lookups of table topics come later; write the data to a file"),
-        ("table", "lookups of table topics come later; write the data to a file"),
+        ("table", "write `topic: NAME` for the rows of a table topic"),
     ];
-    let f = decoder.fields(node, head, what, &["file", "key", "columns"], LATER)?;
+    let f = decoder.fields(node, head, what, &["file", "topic", "key", "columns"], LATER)?;
     // A lookup of a later kind has had its error already.
     let later = matches!(&node.value, Value::Map(m) if m.iter().any(|(k, _)| {
         matches!(&k.value, Value::Scalar(s) if LATER.iter().any(|(l, _)| *l == s.text))
     }));
+    if let Some(topic) = f.get("topic") {
+        return read_lookup_topic(decoder, &f, topic, what);
+    }
     let file = if later { None } else { f.need(decoder, "file").and_then(|n| read_lookup_file(decoder, n)) };
     let key = f.need(decoder, "key").and_then(|n| decoder.texts(n, "`key`"));
     let columns = f.need(decoder, "columns").and_then(|n| read_columns(decoder, n, what));
@@ -311,7 +313,22 @@ fn read_lookup(decoder: &mut Decoder<'_>, node: &Node, what: &str, head: Span) -
         let message = format!("{what} needs at least one key column");
         decoder.report(f.key_span("key").unwrap_or(head), Diagnostic::error("bad-value", message));
     }
-    Some(LookupSettings { file: file?, key, columns })
+    Some(LookupSettings { file: Some(file?), topic: None, key, columns })
+}
+
+/// A lookup of a table topic: its columns and key are the topic's.
+fn read_lookup_topic(decoder: &mut Decoder<'_>, f: &Fields<'_>, node: &Node, what: &str) -> Option<LookupSettings> {
+    let topic = decoder.name(node, "`topic`");
+    for (other, why, label) in [
+        ("file", "reads either a file or a topic", "leave `file` or `topic` out"),
+        ("columns", "has the columns of its topic", "leave `columns` out"),
+    ] {
+        if let Some(span) = f.key_span(other) {
+            decoder.report(span, Diagnostic::error("lookup-kind", format!("{what} {why}")).label(label));
+        }
+    }
+    let key = f.get("key").map(|n| decoder.texts(n, "`key`"));
+    Some(LookupSettings { file: None, topic: Some(topic?), key: key.unwrap_or(Some(Vec::new()))?, columns: Vec::new() })
 }
 
 fn read_lookup_file(decoder: &mut Decoder<'_>, node: &Node) -> Option<LookupFileSettings> {

@@ -1,11 +1,14 @@
 //! `/metrics` in Prometheus's text format. Names are constants; labels are names of the pipeline's own parts and codes,
 //! which are bounded.
 
+use std::collections::BTreeMap;
+
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
+use millstream_service::event::Name;
 use millstream_service::log::Log;
-use millstream_service::{Kind, LATENCY_BOUNDS_US};
+use millstream_service::{Kind, LATENCY_BOUNDS_US, LookupHandle, LookupStatus};
 
 use crate::Node;
 
@@ -67,6 +70,7 @@ pub(super) async fn metrics(State(node): State<Node>) -> impl IntoResponse {
         }
     }
     latency(&mut page, &statuses);
+    lookups(&mut page, &node.inner.view().lookups);
     page.head("millstream_log_accepting", "gauge", "Whether the log accepts commits.");
     page.line("millstream_log_accepting", &[], u8::from(node.inner.log.stopped().is_none()));
     page.head("millstream_log_bytes", "gauge", "Bytes of the log on disk.");
@@ -103,6 +107,19 @@ fn dropped(page: &mut Page, statuses: &[millstream_service::Status]) {
             page.line(NAME, &[("name", s.name.as_str()), ("kind", "service"), ("by", reason)], n);
         }
     }
+}
+
+/// What is held in memory to be looked up.
+fn lookups(page: &mut Page, lookups: &BTreeMap<Name, LookupHandle>) {
+    let all: Vec<_> = lookups.values().map(LookupHandle::status).collect();
+    let mut gauge = |name: &str, help: &str, value: &dyn Fn(&LookupStatus) -> Option<u64>| {
+        page.head(name, "gauge", help);
+        for (lookup, n) in all.iter().filter_map(|lookup| Some((lookup, value(lookup)?))) {
+            page.line(name, &[("lookup", lookup.name.as_str())], n);
+        }
+    };
+    gauge("millstream_lookup_rows", "Rows that a lookup finds.", &|lookup| lookup.rows);
+    gauge("millstream_lookup_bytes", "Memory of a lookup's table.", &|lookup| lookup.bytes);
 }
 
 /// How far sources and services are in event time; special values (nothing promised yet, idle, closed) have no line.

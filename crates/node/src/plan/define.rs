@@ -1,13 +1,15 @@
 //! The definitions of parts: everything that decides what a part does, and nothing else.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use millstream_service::event::{Name, Schema};
+use millstream_service::flow::LookupSchema;
 use millstream_service::{Producers, ServiceTime};
 
 use super::EventTime;
 use super::version::Definition;
-use crate::config::{LookupSettings, Named, Otherwise, ServiceSettings, SinkSettings, SourceSettings};
+use crate::config::{LookupSettings, Otherwise, ServiceSettings, SinkSettings, SourceSettings};
 
 /// A path as it was written, where it lies below the pipeline file.
 pub(super) fn within<'a>(path: &'a Path, dir: &Path) -> &'a Path {
@@ -24,14 +26,19 @@ fn optional(definition: &mut Definition, path: &str, value: Option<impl std::fmt
     }
 }
 
-pub(super) fn lookup(settings: &LookupSettings, dir: &Path) -> Definition {
+pub(super) fn lookup(settings: &LookupSettings, schema: &LookupSchema, dir: &Path) -> Definition {
     let mut d = Definition::default();
-    d.set("file.path", within(&settings.file.path.value, dir).display());
-    optional(&mut d, "file.format", settings.file.format);
-    optional(&mut d, "file.compression", settings.file.compression);
-    optional(&mut d, "file.refresh", settings.file.refresh);
-    d.set("key", list(settings.key.iter().map(|k| &k.value)));
-    for (column, _) in &settings.columns {
+    if let Some(topic) = &settings.topic {
+        d.set("topic", &topic.value);
+    }
+    if let Some(file) = &settings.file {
+        d.set("file.path", within(&file.path.value, dir).display());
+        optional(&mut d, "file.format", file.format);
+        optional(&mut d, "file.compression", file.compression);
+        optional(&mut d, "file.refresh", file.refresh);
+    }
+    d.set("key", list(&schema.key));
+    for column in schema.schema.columns() {
         let mark = if column.nullable { "" } else { "!" };
         d.set(format!("columns.{}", column.name), format!("{}{mark}", column.kind));
     }
@@ -102,7 +109,11 @@ pub(super) struct Input {
 
 /// A service's definition; `inputs` begin with the one that leads. The number of instances is no part of it: it changes
 /// nothing but speed.
-pub(super) fn service(settings: &ServiceSettings, inputs: &[Input], lookups: &Named<LookupSettings>) -> Definition {
+pub(super) fn service(
+    settings: &ServiceSettings,
+    inputs: &[Input],
+    lookups: &BTreeMap<&Name, &LookupSchema>,
+) -> Definition {
     let mut d = Definition::default();
     d.set("from", list(settings.from.iter().map(|n| &n.value)));
     for (i, input) in inputs.iter().enumerate() {
@@ -134,9 +145,8 @@ pub(super) fn service(settings: &ServiceSettings, inputs: &[Input], lookups: &Na
         d.set("fold", format!("{:?}", fold.spec()));
     }
     for (name, lookup) in lookups {
-        let columns: Vec<String> = lookup.columns.iter().map(|(c, _)| c.to_string()).collect();
-        let key = list(lookup.key.iter().map(|k| &k.value));
-        d.set(format!("lookup.{}", name.value), format!("{} by {key}", columns.join(", ")));
+        let columns: Vec<String> = lookup.schema.columns().iter().map(ToString::to_string).collect();
+        d.set(format!("lookup.{name}"), format!("{} by {}", columns.join(", "), list(&lookup.key)));
     }
     if let Some(to) = &settings.to {
         d.set("to", &to.value);

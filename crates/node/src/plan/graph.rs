@@ -63,9 +63,12 @@ impl Planner<'_> {
                 let from = service.from.iter().map(|f| &f.value);
                 let writers = from.filter_map(|topic| self.writers.get(topic.as_str()));
                 let services = writers.flatten().filter_map(|(who, _)| place.get(who).copied());
+                let joined = self.tables_joined(service);
+                let joined = joined.iter().filter_map(|(_, topic)| self.writers.get(topic.as_str()));
+                let joined: Vec<usize> = joined.flatten().filter_map(|(who, _)| place.get(who).copied()).collect();
                 // Dead letters of a service come from that service.
                 let letters = service.from.iter().filter_map(|f| letters_of(&f.value));
-                services.chain(letters.filter_map(|s| place.get(&s).copied())).collect()
+                services.chain(letters.filter_map(|s| place.get(&s).copied())).chain(joined).collect()
             })
             .collect();
         let mut order: Vec<usize> = Vec::new();

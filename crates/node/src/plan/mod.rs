@@ -1,7 +1,7 @@
 //! From settings to a planned pipeline: the graph of topics, with every column, key and event time known. Pure.
 //!
 //! 1. Names are gathered: who writes which topic, who reads it.
-//! 2. Services are ordered so that each comes behind those whose output it reads; a cycle is refused.
+//! 2. Services are ordered so that each comes behind those whose output it reads or looks rows up in; a cycle is refused.
 //! 3. In that order each service's rules, SQL and route are planned against its input's columns, which gives the columns
 //!    of its outputs.
 //! 4. What is written and never read, and what is declared and never used, becomes a warning.
@@ -12,6 +12,7 @@ mod check;
 mod define;
 mod fold;
 mod graph;
+mod lookups;
 mod meet;
 mod pipeline;
 mod services;
@@ -25,8 +26,8 @@ pub use version::Definition;
 
 use std::collections::BTreeMap;
 
-use millstream_service::event::{Name, Schema};
-use millstream_service::flow::{Catalog, LookupSchema};
+use millstream_service::event::Name;
+use millstream_service::flow::Catalog;
 
 use crate::config::{Config, Loaded, Span};
 use crate::diagnostic::{Diagnostic, Diagnostics};
@@ -42,6 +43,7 @@ pub fn plan(loaded: &Loaded) -> Result<Pipeline, Diagnostics> {
     for place in order {
         planner.service(place);
     }
+    planner.table_lookups();
     planner.sources();
     planner.times();
     planner.sinks();
@@ -141,20 +143,6 @@ impl<'a> Planner<'a> {
             } else {
                 seen.insert(&name.value, (kind, name.span));
             }
-        }
-    }
-
-    fn lookups(&mut self) {
-        let config = self.config;
-        for (name, settings) in &config.lookups {
-            let columns = settings.columns.iter().map(|(c, _)| c.clone()).collect();
-            // The columns were checked when they were read.
-            let Ok(schema) = Schema::new(columns) else { continue };
-            let key = settings.key.iter().map(|k| k.value.clone()).collect();
-            let schema = LookupSchema { schema, key };
-            self.catalog.lookups.insert(name.value.clone(), schema.clone());
-            let definition = define::lookup(settings, &self.loaded.dir);
-            self.lookups.push(Lookup { name: name.value.clone(), schema, settings: settings.clone(), definition });
         }
     }
 }

@@ -82,6 +82,8 @@ pub struct Lookup {
     pub name: Name,
     /// Its columns and key.
     pub schema: LookupSchema,
+    /// The table topic whose rows it has; `None`: a file.
+    pub topic: Option<Name>,
     /// Where it comes from.
     pub settings: LookupSettings,
     /// What decides what it holds.

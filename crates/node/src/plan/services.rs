@@ -137,7 +137,8 @@ impl Planner<'_> {
         }
         self.read(&name.value, &inputs);
         let lookups: Vec<Name> = query.as_ref().map(|q| q.lookups().to_vec()).unwrap_or_default();
-        let joined = self.config.lookups.iter().filter(|(n, _)| lookups.contains(&n.value)).cloned().collect();
+        self.looks_up(&name.value, settings, &lookups);
+        let joined = self.catalog.lookups.iter().filter(|(name, _)| lookups.contains(name)).collect();
         let stateful = fold.is_some() || query.as_ref().is_some_and(Query::is_stateful);
         let lead = (aliases.get(&input.name).unwrap_or(&input.name), &input.schema);
         let others: &[Spanned<Name>] = if several { &settings.from } else { &[] };
@@ -423,7 +424,17 @@ impl Planner<'_> {
     fn query(&mut self, name: &Spanned<Name>, settings: &ServiceSettings, schema: &Schema) -> Option<Option<Query>> {
         let Some(sql) = &settings.sql else { return Some(None) };
         let from = settings.from.first()?;
+        if !self.lookups_known(settings) {
+            return None;
+        }
         let mut catalog = self.catalog.clone();
+        // A lookup may have the name of its topic: who does not read the topic means the lookup.
+        let read = |name: &Name| settings.from.iter().any(|from| from.value == *name);
+        for name in self.catalog.lookups.keys().filter(|name| !read(name)) {
+            catalog.topics.remove(name);
+            catalog.tables.remove(name);
+            catalog.event_times.remove(name);
+        }
         catalog.topics.insert(from.value.clone(), schema.clone());
         let ttl = settings.state.as_ref().and_then(|state| state.ttl);
         catalog.state_ttl_us = ttl.and_then(|ttl| i64::try_from(ttl.as_micros()).ok());

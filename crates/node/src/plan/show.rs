@@ -4,7 +4,7 @@ use millstream_service::event::Name;
 use millstream_service::{Else, StateStore};
 use serde_json::{Value, json};
 
-use super::{Pipeline, Service, Source};
+use super::{Lookup, Pipeline, Service, Source};
 
 /// One line more.
 macro_rules! say {
@@ -58,6 +58,20 @@ impl super::Sink {
 }
 
 impl Pipeline {
+    /// Where the rows of a lookup are.
+    fn place(&self, lookup: &Lookup) -> String {
+        let file = lookup.settings.file.as_ref().map(|file| super::define::within(&file.path.value, &self.dir));
+        match (&lookup.topic, file) {
+            (Some(topic), _) => format!("the newest rows of topic {topic}"),
+            (None, file) => file.map(|file| file.display().to_string()).unwrap_or_default(),
+        }
+    }
+
+    /// The lookups of a topic.
+    fn lookups_of(&self, topic: &Name) -> impl Iterator<Item = &Lookup> {
+        self.lookups.iter().filter(move |lookup| lookup.topic.as_ref() == Some(topic))
+    }
+
     fn parts(&self) -> Vec<Part<'_>> {
         let sources = self.sources.iter().map(|s| Part { name: &s.name, shape: Shape::Source });
         let services = self.services.iter().map(|s| Part { name: &s.name, shape: Shape::Service });
@@ -71,7 +85,7 @@ impl Pipeline {
         for (topic, info) in &self.topics {
             let readers: Vec<&Name> = self.readers(topic);
             for writer in &info.writers {
-                match readers.is_empty() {
+                match readers.is_empty() && self.lookups_of(topic).next().is_none() {
                     true => arrows.push((writer, None, topic)),
                     false => arrows.extend(readers.iter().map(|r| (writer, Some(*r), topic))),
                 }
@@ -99,13 +113,7 @@ impl Pipeline {
             say!(out, "\nsink {} ({}) <- {}", sink.name, sink.kind(), names(&sink.inputs));
         }
         for lookup in &self.lookups {
-            let key = lookup.schema.key.join(", ");
-            say!(
-                out,
-                "\nlookup {} by [{key}]\n  {}",
-                lookup.name,
-                super::define::within(&lookup.settings.file.path.value, &self.dir).display()
-            );
+            say!(out, "\nlookup {} by [{}]\n  {}", lookup.name, lookup.schema.key.join(", "), self.place(lookup));
             columns(&mut out, &lookup.schema.schema);
         }
         for (name, topic) in &self.topics {
@@ -145,6 +153,11 @@ impl Pipeline {
                 }
             }
         }
+        for (topic, info) in &self.topics {
+            for (writer, lookup) in info.writers.iter().flat_map(|w| self.lookups_of(topic).map(move |l| (w, l))) {
+                say!(out, "  \"{writer}\" -> \"lookup:{}\" [label=\"{topic}\"];", lookup.name);
+            }
+        }
         for service in &self.services {
             for lookup in &service.lookups {
                 say!(out, "  \"lookup:{lookup}\" -> \"{}\" [style=dashed];", service.name);
@@ -174,6 +187,7 @@ impl Pipeline {
             say!(out, "  t_{}[({topic})]", id(topic));
             info.writers.iter().for_each(|writer| say!(out, "  p_{} --> t_{}", id(writer), id(topic)));
             self.readers(topic).into_iter().for_each(|reader| say!(out, "  t_{} --> p_{}", id(topic), id(reader)));
+            self.lookups_of(topic).for_each(|lookup| say!(out, "  t_{} -.-> l_{}", id(topic), id(&lookup.name)));
         }
         for service in &self.services {
             for lookup in &service.lookups {
@@ -212,7 +226,7 @@ impl Pipeline {
                 "name": s.name, "kind": s.kind(), "from": s.inputs, "version": s.definition.version(),
             })).collect::<Vec<_>>(),
             "lookups": self.lookups.iter().map(|l| json!({
-                "name": l.name, "key": l.schema.key, "columns": l.schema.schema,
+                "name": l.name, "key": l.schema.key, "topic": l.topic, "columns": l.schema.schema,
             })).collect::<Vec<_>>(),
             "topics": self.topics.iter().map(|(name, t)| json!({
                 "name": name, "partitions": t.spec.partitions, "key": t.spec.key, "columns": t.spec.schema,

@@ -140,6 +140,7 @@ impl Planner<'_> {
             retention: retention.map(kept).unwrap_or_default(),
             consumers: Vec::new(),
         };
+        self.lookups_of(name, &schema, &spec.key);
         self.catalog.topics.insert(name.clone(), schema);
         if table {
             self.catalog.tables.insert(name.clone(), spec.key.clone());

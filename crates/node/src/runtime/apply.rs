@@ -127,7 +127,7 @@ impl Node {
         if plan.refused() {
             return Err(ApiError::new(codes::CHANGE_REFUSED, refusals(plan)));
         }
-        let lookups = load_lookups(plan, &pipeline).await?;
+        let lookups = load_lookups(plan, &pipeline, self.inner.runner.log()).await?;
         let lookups_gone: Vec<Name> = names(plan, |c| c.part == PartKind::Lookup && stops(c));
         let mut seen = handles(&parts.lookups);
         seen.retain(|name, _| !lookups_gone.contains(name));
@@ -276,10 +276,10 @@ impl Parts {
 }
 
 /// Loads the lookups that are new or others now, all at once.
-async fn load_lookups(plan: &Plan, pipeline: &Pipeline) -> Result<Lookups, ApiError> {
+async fn load_lookups(plan: &Plan, pipeline: &Pipeline, log: &Arc<dyn Log>) -> Result<Lookups, ApiError> {
     let wanted = names(plan, |c| c.part == PartKind::Lookup && c.change != ChangeKind::Removed);
     let wanted = pipeline.lookups.iter().filter(|l| wanted.contains(&l.name));
-    let lookups: Lookups = wanted.map(|l| (l.name.clone(), build::lookup(l))).collect();
+    let lookups: Lookups = wanted.filter_map(|l| Some((l.name.clone(), build::lookup(l, log)?))).collect();
     let loads = lookups.iter().map(async |(name, (_, handle))| {
         let tried = tokio::time::timeout(LOOKUP_WITHIN, handle.tried()).await;
         let tried = tried.unwrap_or_else(|_| Err(format!("it was not read within {} s", LOOKUP_WITHIN.as_secs())));

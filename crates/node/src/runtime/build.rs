@@ -10,7 +10,7 @@ use millstream_service::event::{Name, Schema, Unknown};
 use millstream_service::log::{EmbeddedOptions, Log, SyncMode, TopicKind};
 use millstream_service::{
     BATCH_ROWS_DEFAULT, Check, EventTimeDef, Keep, LookupHandle, ServiceDef, SinkDef, Source as RunningSource,
-    SourceDef, Work,
+    SourceDef, TableLookup, Work,
 };
 
 use super::world::world;
@@ -75,16 +75,29 @@ fn unknown(given: UnknownFields) -> Unknown {
     }
 }
 
-/// Starts to load a lookup.
-pub(crate) fn lookup(lookup: &Lookup) -> (connect::FileLookup, LookupHandle) {
-    let LookupFileSettings { path, format: form, compression: packed, refresh } = &lookup.settings.file;
+/// What keeps a lookup fresh; dropping it stops that.
+#[expect(dead_code, reason = "they are held, not used")]
+pub(crate) enum LookupKeeper {
+    File(connect::FileLookup),
+    Table(TableLookup),
+}
+
+/// Starts to load a lookup; `None`: it says nowhere where its rows are, which no plan allows.
+pub(crate) fn lookup(lookup: &Lookup, log: &Arc<dyn Log>) -> Option<(LookupKeeper, LookupHandle)> {
+    if let Some(topic) = &lookup.topic {
+        let (name, schema) = (lookup.name.clone(), lookup.schema.clone());
+        let (keeper, handle) = TableLookup::start(Arc::clone(log), name, topic.clone(), schema);
+        return Some((LookupKeeper::Table(keeper), handle));
+    }
+    let LookupFileSettings { path, format: form, compression: packed, refresh } = lookup.settings.file.as_ref()?;
     let settings = connect::lookup::Settings {
         path: path.value.clone(),
         format: format(*form, &path.value),
         compression: compression(*packed),
         refresh: *refresh,
     };
-    connect::FileLookup::start(lookup.name.clone(), settings, lookup.schema.clone())
+    let (keeper, handle) = connect::FileLookup::start(lookup.name.clone(), settings, lookup.schema.clone());
+    Some((LookupKeeper::File(keeper), handle))
 }
 
 /// The columns of a topic of the pipeline; of dead letters only the log knows them.

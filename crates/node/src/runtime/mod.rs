@@ -144,8 +144,9 @@ impl Node {
         inner.view().drain();
         let stop = async {
             // A change that is on its way ends first; none begins any more.
-            let _parts = inner.parts.lock().await;
+            let mut parts = inner.parts.lock().await;
             inner.runner.stop_all(true).await;
+            parts.lookups.clear();
         };
         let in_time = tokio::time::timeout(timeout, stop).await.is_ok();
         inner.last_backup().await;

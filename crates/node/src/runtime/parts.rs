@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use millstream_connect::{FileLookup, HttpSource};
+use millstream_connect::HttpSource;
 use millstream_service::event::Name;
 use millstream_service::log::{Log, TopicSpec, keeping};
 use millstream_service::{
@@ -16,7 +16,7 @@ use super::view::View;
 use super::{build, log_error, service_error};
 use crate::api::ApiError;
 use crate::config::Loaded;
-use crate::plan::{Pipeline, Source};
+use crate::plan::{Lookup, Pipeline, Source};
 
 /// The order in which components start: nobody writes before its reader can read.
 pub(crate) const READERS_FIRST: [Kind; 3] = [Kind::Sink, Kind::Service, Kind::Source];
@@ -24,7 +24,7 @@ pub(crate) const READERS_FIRST: [Kind; 3] = [Kind::Sink, Kind::Service, Kind::So
 pub(crate) const WRITERS_FIRST: [Kind; 3] = [Kind::Source, Kind::Service, Kind::Sink];
 
 /// Lookups with what keeps them fresh: dropping one stops its reloading.
-pub(crate) type Lookups = BTreeMap<Name, (FileLookup, LookupHandle)>;
+pub(crate) type Lookups = BTreeMap<Name, (build::LookupKeeper, LookupHandle)>;
 
 /// The running pipeline's parts, apart from what the runner knows.
 pub(crate) struct Parts {
@@ -115,7 +115,8 @@ impl Parts {
     /// Starts everything, readers before writers.
     pub(crate) async fn start(&mut self, runner: &Runner) -> Result<(), ApiError> {
         let pipeline = Arc::clone(&self.pipeline);
-        self.lookups = pipeline.lookups.iter().map(|l| (l.name.clone(), build::lookup(l))).collect();
+        let built = |l: &Lookup| Some((l.name.clone(), build::lookup(l, runner.log())?));
+        self.lookups = pipeline.lookups.iter().filter_map(built).collect();
         self.components = components(&pipeline, &|_| true, &handles(&self.lookups), runner.log())?;
         let mut sources = Vec::new();
         for kind in READERS_FIRST {

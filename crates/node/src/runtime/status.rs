@@ -228,7 +228,9 @@ impl Inner {
         let lookup = |l: &crate::plan::Lookup| {
             let found = view.lookups.get(&l.name)?.status();
             let loaded_at = found.loaded_at_us.map(api_time);
-            Some(LookupState { name: l.name.to_string(), rows: found.rows, loaded_at, error: found.fault })
+            let topic = l.topic.as_ref().map(ToString::to_string);
+            let (name, rows, bytes) = (l.name.to_string(), found.rows, found.bytes);
+            Some(LookupState { name, topic, rows, bytes, loaded_at, error: found.fault })
         };
         let settings = &view.loaded.config.log.embedded;
         let (cpu_s, rss_peak_bytes) = usage();

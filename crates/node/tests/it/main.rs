@@ -10,4 +10,5 @@ mod full_disk;
 mod golden;
 mod meeting;
 mod run;
+mod table_lookups;
 mod world;

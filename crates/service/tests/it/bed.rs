@@ -358,6 +358,8 @@ pub(crate) struct FaultyLog {
     random: AtomicU64,
     broken: Mutex<HashSet<(TaskId, Epoch)>>,
     pub(crate) injected: AtomicU64,
+    /// What was committed, in its order.
+    pub(crate) committed: Mutex<Vec<Commit>>,
 }
 
 impl FaultyLog {
@@ -368,6 +370,7 @@ impl FaultyLog {
             random: AtomicU64::new(seed),
             broken: Mutex::default(),
             injected: AtomicU64::new(0),
+            committed: Mutex::default(),
         }
     }
 
@@ -387,13 +390,21 @@ impl FaultyLog {
         (z ^ (z >> 31)) % below
     }
 
+    fn really(&self, commit: Commit) -> Outcome {
+        let outcome = futures::executor::block_on(self.inner.commit(commit.clone()));
+        if matches!(outcome, Outcome::Committed(_)) {
+            self.committed.lock().push(commit);
+        }
+        outcome
+    }
+
     fn outcome(&self, commit: Commit) -> Outcome {
         let owner = (commit.task.clone(), commit.epoch);
         if self.broken.lock().contains(&owner) {
             return Outcome::Aborted(AbortReason::Predecessor);
         }
         if self.roll(1000) >= self.per_mille.load(Ordering::Acquire) {
-            return futures::executor::block_on(self.inner.commit(commit));
+            return self.really(commit);
         }
         self.injected.fetch_add(1, Ordering::AcqRel);
         self.broken.lock().insert(owner);
@@ -404,7 +415,7 @@ impl FaultyLog {
             3 => Outcome::Fenced,
             4 => Outcome::Unknown("it did not happen".into()),
             _ => {
-                drop(futures::executor::block_on(self.inner.commit(commit)));
+                drop(self.really(commit));
                 Outcome::Unknown("it did happen".into())
             }
         }

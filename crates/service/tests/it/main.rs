@@ -10,4 +10,5 @@ mod letters;
 mod rewind;
 mod steps;
 mod supervision;
+mod table_lookups;
 mod time;

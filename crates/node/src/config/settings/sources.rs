@@ -9,17 +9,20 @@ use schemars::JsonSchema;
 use super::super::source_text::{Span, Spanned};
 use super::*;
 
-/// Reference data that SQL joins by key.
+/// Reference data that SQL joins by key: exactly one of `file` and `topic`.
 #[derive(Debug, Clone, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct LookupSettings {
     /// A file.
-    pub file: LookupFileSettings,
-    /// The columns that SQL joins on; no two rows have the same values.
-    #[schemars(with = "Vec<String>")]
+    pub file: Option<LookupFileSettings>,
+    /// A topic with `kind: table`: its newest rows, whatever partition they are in.
+    #[schemars(with = "Option<String>")]
+    pub topic: Option<Spanned<Name>>,
+    /// The columns that SQL joins on; no two rows have the same values. Of a topic they are its key, and need not be said.
+    #[schemars(with = "Vec<String>", default)]
     pub key: Vec<Spanned<String>>,
-    /// The columns and their types; other columns of the file are left out.
-    #[schemars(with = "std::collections::BTreeMap<String, String>")]
+    /// The columns and their types; other columns of the file are left out. Of a topic they are the topic's.
+    #[schemars(with = "std::collections::BTreeMap<String, String>", default)]
     pub columns: Vec<(Column, Span)>,
 }
 
