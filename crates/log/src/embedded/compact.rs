@@ -12,13 +12,15 @@ use std::sync::atomic::Ordering;
 use arrow_array::{BooleanArray, RecordBatch};
 use arrow_select::concat::concat_batches;
 use arrow_select::filter::filter_record_batch;
-use millstream_event::{Offset, Schema, ipc};
+use millstream_event::{Mark, Offset, Schema, ipc};
 
 use super::block::{BlockInfo, Events, encode_block};
 use super::checkpoint::SettledMeta;
 use super::index::{Partition, Topic};
+#[cfg(any(test, feature = "sabotage"))]
+use super::options::Sabotage;
 use super::retention::Limits;
-use super::settled_file::{BLOCK_BYTES, BlockAt, OpenFile, SettledFile};
+use super::settled_file::{BlockAt, OpenFile, SettledFile};
 use super::settler::{Failure, failure};
 use super::shared::{Shared, count};
 use crate::evolution::upgrade;
@@ -122,6 +124,10 @@ impl Job {
     }
 
     fn without_trimmed(&self, events: &Events, kept: BooleanArray) -> BooleanArray {
+        #[cfg(any(test, feature = "sabotage"))]
+        if self.shared.options.broken(Sabotage::CompactForgetful) {
+            return (0..kept.len()).map(|row| Some(kept.value(row) && events.offset(row) % 13 != 5)).collect();
+        }
         if events.base >= self.start {
             return kept;
         }
@@ -145,6 +151,24 @@ impl Job {
             events.rows = upgrade(&events.rows, newest)?;
         }
         Ok(events)
+    }
+
+    /// What producers promised with a block.
+    fn marks<'a>(&self, events: &'a Events) -> &'a [Mark] {
+        #[cfg(any(test, feature = "sabotage"))]
+        if self.shared.options.broken(Sabotage::CompactSilent) {
+            return &[];
+        }
+        &events.marks
+    }
+
+    /// Makes what is in a file durable.
+    fn sync(&self, file: &dyn File) -> std::io::Result<()> {
+        #[cfg(any(test, feature = "sabotage"))]
+        if self.shared.options.broken(Sabotage::CompactUnsynced) {
+            return Ok(());
+        }
+        file.sync_data()
     }
 
     fn write(&self, output: &mut Output<'_>, masks: Vec<Vec<BooleanArray>>) -> Result<(), Failure> {
@@ -199,10 +223,10 @@ impl<'a> Output<'a> {
             self.bytes += rows.get_array_memory_size();
             self.batches.push(rows);
         }
-        events.marks.iter().for_each(|mark| self.promises.note(mark, at.block.next));
+        self.job.marks(events).iter().for_each(|mark| self.promises.note(mark, at.block.next));
         self.info.newest = self.info.newest.max(at.block.newest);
         self.info.next = at.block.next;
-        if self.bytes >= BLOCK_BYTES { self.block() } else { Ok(()) }
+        if self.bytes >= self.job.shared.options.block_bytes { self.block() } else { Ok(()) }
     }
 
     /// Writes what waits as a block.
@@ -267,7 +291,7 @@ impl<'a> Output<'a> {
     /// Gives the file that is being written its name.
     fn close(&mut self) -> Result<(), Failure> {
         let Some(Writing { file, beside, meta }) = &self.writing else { return Ok(()) };
-        file.sync_data().map_err(failure("syncing", beside))?;
+        self.job.sync(file.as_ref()).map_err(failure("syncing", beside))?;
         let path = self.path(meta);
         self.job.shared.options.vfs.rename(beside, &path).map_err(failure("renaming", beside))?;
         self.made.push(meta.clone());

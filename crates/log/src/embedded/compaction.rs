@@ -60,6 +60,11 @@ impl Compaction {
         self.running.as_ref().is_some_and(|running| Arc::ptr_eq(&running.partition, partition))
     }
 
+    /// Whether there is one at work, or one that was not concluded.
+    pub(super) fn works(&self) -> bool {
+        self.running.is_some()
+    }
+
     /// Waits for the thread, which ends soon when the log does.
     pub(super) fn end(&mut self) {
         if let Some(running) = self.running.take()
@@ -166,6 +171,10 @@ impl Settler {
             self.discard(&partition, &made);
             return Ok(());
         };
+        #[cfg(any(test, feature = "sabotage"))]
+        if self.shared.options.broken(super::options::Sabotage::CompactHasty) {
+            inputs.iter().for_each(|input| self.remove(&input.path));
+        }
         match self.save(next) {
             Ok(()) => {
                 let raw = |metas: &mut dyn Iterator<Item = &SettledMeta>| metas.map(|meta| meta.raw).sum::<u64>();

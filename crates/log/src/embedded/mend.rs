@@ -21,8 +21,8 @@ use super::options::Options;
 use super::settled_file::{BlockAt, OpenFile, SettledFile};
 use super::state::TopicState;
 use super::walk::io_error;
-use crate::Error;
 use crate::vfs::OpenOptions;
+use crate::{Error, TopicKind};
 
 /// What is to become of a damaged file when the checkpoint no longer speaks of what is damaged.
 #[derive(Debug)]
@@ -56,7 +56,14 @@ pub(super) fn mend_files(
                     kept.push(file.meta);
                     continue;
                 }
-                report.lost.extend(holes(&file, &pieces, name, *number));
+                let holes = holes(&file, &pieces, name, *number);
+                if !holes.is_empty() && topic.spec.kind == TopicKind::Table {
+                    report.notes.push(format!(
+                        "table `{name}`, partition {number}: a key whose newest row is lost shows its row before that where \
+                         there is one, also if it was deleted since"
+                    ));
+                }
+                report.lost.extend(holes);
                 if confirm {
                     keep_copy(options, layout, &file.path, &mut report.notes)?;
                     write_pieces(options, layout, &file, &pieces, name, *number)?;

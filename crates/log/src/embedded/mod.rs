@@ -41,6 +41,7 @@ mod shared;
 mod space;
 mod stage;
 mod state;
+mod sweep;
 mod walk;
 mod writer;
 
@@ -186,6 +187,12 @@ impl EmbeddedLog {
     /// How many full segments wait to be settled.
     pub fn waiting_to_settle(&self) -> usize {
         self.shared.sealed.lock().len()
+    }
+
+    /// Whether nothing goes on in the background: all full segments are settled, and no table is compacted.
+    pub fn is_at_rest(&self) -> bool {
+        let sealed = self.shared.sealed.lock();
+        sealed.is_empty() && self.shared.resting.load(Ordering::Acquire)
     }
 
     fn encode(&self, commit: Commit) -> Result<Frame, AbortReason> {

@@ -34,6 +34,14 @@ pub enum Sabotage {
     NoChainCheck,
     /// Compactions wait for columns that the checkpoint does not know yet, and write them, as early builds may have.
     CompactAhead,
+    /// What a compaction made gets its name without a sync.
+    CompactUnsynced,
+    /// A compaction leaves the newest row of some keys out.
+    CompactForgetful,
+    /// A compaction leaves the promises of producers out.
+    CompactSilent,
+    /// What a compaction was made of goes before the checkpoint names what it made.
+    CompactHasty,
 }
 
 /// The settings of an embedded log. [`Options::new`] has the defaults.
@@ -46,6 +54,8 @@ pub struct Options {
     pub segment_bytes: u64,
     /// How large a settled file of a partition grows before the next begins.
     pub settled_file_bytes: u64,
+    /// How many bytes of columns make a block of a settled file: what is read, and lost by damage, at once.
+    pub block_bytes: usize,
     /// A partition of a table is compacted when as many bytes of columns have come since the last time, and more than were
     /// left then. All partitions together have at most a sixteenth of `max_bytes` for it.
     pub compact_bytes: u64,
@@ -89,6 +99,7 @@ impl Options {
             dir: dir.into(),
             segment_bytes: 32 << 20,
             settled_file_bytes: 256 << 20,
+            block_bytes: 1 << 20,
             compact_bytes: 8 << 20,
             sync: SyncMode::Group,
             tail_cache_bytes: 64 << 20,

@@ -6,7 +6,7 @@
 //! log whose journal writes to a topic that it does not define is given up on, and everything else that is missing is
 //! said.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use millstream_event::{Name, Offset};
@@ -220,21 +220,17 @@ impl<'a> Rebuild<'a> {
         let limit = journal.unwrap_or(u64::MAX);
         let mut bases: Vec<(u64, u64)> =
             entries.iter().filter_map(|e| settled_base(&e.name)).filter(|(base, _)| *base < limit).collect();
-        // What a compaction has made is whole when it has its name; what it was made of may still be there.
         bases.sort_unstable_by_key(|(base, generation)| (*base, std::cmp::Reverse(*generation)));
         let start = bases.first().map(|(base, _)| *base).or(journal).unwrap_or(0);
+        let found = self.chain(&topic.spec.name, number, &bases, start, limit);
         let mut next = start;
-        let mut found = Vec::new();
         let mut hole = |from: u64, to: u64| {
             let (topic, from, to) = (topic.spec.name.clone(), Offset(from), Offset(to));
             source.lost.extend((from < to).then_some(Lost { topic, partition: number, from, to }));
         };
-        for name in bases {
-            if let Some(meta) = self.file(&topic.spec.name, number, name, next, limit) {
-                hole(next, meta.base);
-                next = meta.next;
-                found.push(meta);
-            }
+        for meta in &found {
+            hole(next, meta.base);
+            next = meta.next;
         }
         hole(next, journal.unwrap_or(next));
         for meta in &found {
@@ -244,6 +240,26 @@ impl<'a> Rebuild<'a> {
             (*first, *end) = (start, next.max(journal.unwrap_or(0)));
         }
         Ok(found)
+    }
+
+    /// Of the files with these names, those that follow each other. Each file that a compaction has made is whole when it
+    /// has its name, and what it was made of may still be there; but the compaction may have ended before all of its files
+    /// had theirs: then the ones before them have more.
+    fn chain(&self, topic: &Name, number: u32, names: &[(u64, u64)], start: u64, limit: u64) -> Vec<SettledMeta> {
+        let generations: BTreeSet<u64> = names.iter().map(|(_, generation)| *generation).collect();
+        let up_to = |newest: u64| {
+            let (mut next, mut found) = (start, Vec::new());
+            for name in names.iter().filter(|(_, generation)| *generation <= newest) {
+                if let Some(meta) = self.file(topic, number, *name, next, limit) {
+                    next = meta.next;
+                    found.push(meta);
+                }
+            }
+            found
+        };
+        let covered = |found: &Vec<SettledMeta>| found.iter().map(|meta| meta.next - meta.base).sum::<u64>();
+        // Of equals the last, which is the newest.
+        generations.into_iter().map(up_to).max_by_key(covered).unwrap_or_default()
     }
 
     /// Takes in what producers promised in a settled file. Promises of events that have gone stood in the checkpoint only.

@@ -1,4 +1,4 @@
-//! Settled events: a file per partition and range of offsets, made of blocks of up to [`BLOCK_BYTES`].
+//! Settled events: a file per partition and range of offsets, made of blocks of up to [`super::Options`]' `block_bytes`.
 //!
 //! The blocks' headers are the sparse index (offsets, newest time). Files only grow; how much of one is valid stands in the checkpoint, and
 //! what follows is of a pass of the settler that did not end.
@@ -15,8 +15,6 @@ use super::walk::io_error;
 use crate::Error;
 use crate::vfs::{File, OpenOptions, Vfs};
 
-/// Events are gathered until they are as many bytes.
-pub(super) const BLOCK_BYTES: usize = 1 << 20;
 /// A block and where its bytes begin.
 #[derive(Debug, Clone)]
 pub(super) struct BlockAt {

@@ -20,7 +20,7 @@ use super::index::{Entry, Partition, Topic};
 use super::reader::{load_bytes, load_entry};
 use super::retention::{Limits, limits};
 use super::segment::Sealed;
-use super::settled_file::{BLOCK_BYTES, SettledFile};
+use super::settled_file::SettledFile;
 use super::shared::{Shared, count};
 use super::walk::{Found, Walker, io_error};
 use super::writer::is_no_space;
@@ -129,27 +129,9 @@ impl Settler {
             }
             let mut sealed = self.shared.sealed.lock();
             if (sealed.is_empty() || next.is_some()) && !self.ending() {
+                self.shared.resting.store(!self.compaction.works(), Ordering::Release);
                 self.shared.settle_now.wait_for(&mut sealed, self.shared.options.tidy_every);
-            }
-        }
-    }
-
-    /// Removes files that the checkpoint does not name: of passes that did not end, or past their retention.
-    fn sweep(&self) {
-        let (vfs, layout) = (self.shared.options.vfs.as_ref(), &self.shared.layout);
-        let topics = self.shared.topics.read();
-        for partition in topics.by_id.values().flat_map(|topic| &topic.partitions) {
-            let dir = layout.partition(&partition.at.topic, partition.at.partition.0);
-            let Ok(entries) = vfs.list(&dir) else { continue };
-            let files = self.checkpoint.files.get(&partition.topic).and_then(|p| p.get(&partition.at.partition.0));
-            for entry in entries {
-                let known =
-                    |file: &SettledMeta| entry.name == super::layout::settled_name(Offset(file.base), file.generation);
-                if !files.is_some_and(|files| files.iter().any(known))
-                    && let Err(error) = vfs.remove(&dir.join(&entry.name))
-                {
-                    tracing::warn!(dir = %dir.display(), %error, "a file that is not needed stays");
-                }
+                self.shared.resting.store(false, Ordering::Release);
             }
         }
     }
@@ -290,7 +272,7 @@ impl Settler {
             file.set_len(meta.len).map_err(failure("cutting", &path))?;
         }
         let (mut out, mut rest) = (Vec::new(), live);
-        while let Some(n) = block_len(rest) {
+        while let Some(n) = block_len(rest, self.shared.options.block_bytes) {
             let (block, after) = rest.split_at_checked(n).unwrap_or((rest, &[]));
             let rows = block.iter().map(|entry| u64::from(entry.rows)).sum::<u64>();
             meta.rows = meta.rows.map(|before| before + rows);
@@ -348,7 +330,7 @@ impl Settler {
         let batches = entries.iter().filter(|entry| entry.rows > 0).map(load).collect::<Result<Vec<_>, _>>()?;
         let rows =
             concat_batches(schema, &batches).map_err(|e| Error::Refused(format!("merging events of {at}: {e}")))?;
-        let mut raw = Vec::with_capacity(BLOCK_BYTES + BLOCK_BYTES / 4);
+        let mut raw = Vec::with_capacity(self.shared.options.block_bytes);
         ipc::encode(&rows, &mut raw).map_err(|e| Error::Refused(format!("merging events of {at}: {e}")))?;
         Ok(encode_block(&info, &raw, out))
     }
@@ -362,12 +344,12 @@ fn dead(entries: &[Entry], limits: &Limits, start: u64) -> usize {
 
 /// How many entries at the front make one block; `None` without entries. Marks do not end one: the last of each producer
 /// goes behind the block's last row. That delays promises, which changes no result.
-fn block_len(entries: &[Entry]) -> Option<usize> {
+fn block_len(entries: &[Entry], most: usize) -> Option<usize> {
     let first = entries.first()?;
     let (mut n, mut bytes, mut next) = (1, first.len as usize, first.next());
     for entry in entries.iter().skip(1) {
         bytes += entry.len as usize;
-        if entry.base != next || entry.schema_version != first.schema_version || bytes > BLOCK_BYTES {
+        if entry.base != next || entry.schema_version != first.schema_version || bytes > most {
             break;
         }
         (n, next) = (n + 1, entry.next());

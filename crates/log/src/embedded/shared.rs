@@ -34,6 +34,8 @@ pub(super) struct Shared {
     pub(super) sealed: Mutex<VecDeque<Sealed>>,
     /// Wakes the settler.
     pub(super) settle_now: Condvar,
+    /// The settler waits, and no table is being compacted; only to be believed under the lock of `sealed`.
+    pub(super) resting: AtomicBool,
     /// Set when the settler must end.
     pub(super) ending: AtomicBool,
     pub(super) counters: Counters,
@@ -64,6 +66,7 @@ impl Shared {
             preparer,
             sealed: Mutex::default(),
             settle_now: Condvar::new(),
+            resting: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             counters: Counters::default(),
             buffers: Mutex::default(),

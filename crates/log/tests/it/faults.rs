@@ -1,9 +1,13 @@
 //! Every call to the disk fails once, in every way: nothing promised is lost, nothing is promised after, the error is
 //! clear, and opening again works.
 
-use millstream_log::vfs::sim::{Fault, FaultKind, Op, SimVfs};
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::rig::{Plan, Witness, check, disk, in_parallel, long, open, run, work};
+use millstream_log::vfs::sim::{Fault, FaultKind, Op, SimVfs};
+use millstream_log::{EmbeddedLog, Log};
+
+use crate::rig::{Plan, Witness, check, disk, eager, in_parallel, long, open, rest, run, work};
 
 const PLAN: Plan = Plan { seed: 42, tasks: 2, steps: 16 };
 
@@ -27,9 +31,12 @@ const CASES: [(Op, &[FaultKind]); 13] = [
 /// Runs the workload with two openings, so that calls of recovery are hit too.
 fn session(vfs: &SimVfs, witness: &mut Witness) {
     for steps in [PLAN.steps / 2, PLAN.steps] {
-        match open(vfs) {
+        match EmbeddedLog::open(eager(vfs)).map(Arc::new) {
             Ok(log) => run(async {
-                work(&log, Plan { steps, ..PLAN }, witness).await;
+                let shared: Arc<dyn Log> = log.clone();
+                work(&shared, Plan { steps, ..PLAN }, witness).await;
+                // What was written is settled and compacted, as far as the disk gives it.
+                rest(&log, Duration::from_millis(20)).await;
                 // A log that has stopped says so here as well; what matters is what is found later.
                 drop(log.close().await);
             }),

@@ -11,12 +11,16 @@
 mod allocation;
 mod backing_up;
 mod checkpoint;
+mod compacted_copies;
+mod compacted_repairs;
+mod compactions;
 mod conformance;
 mod faults;
 mod first_open;
 mod flips;
 mod full_disk;
 mod fuzz_frames;
+mod hooked;
 mod power_loss;
 mod repairing;
 mod rig;

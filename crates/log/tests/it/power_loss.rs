@@ -2,13 +2,17 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use millstream_log::conformance::kit::*;
 use millstream_log::vfs::sim::{Fault, FaultKind, Op, Rng, SimVfs};
 use millstream_log::{EmbeddedLog, EmbeddedOptions, Log, Outcome, SyncMode};
 
-use crate::rig::{Plan, Witness, check, check_once, disk, in_parallel, long, open, options, run, work};
+use crate::compactions::is_compacted;
+use crate::rig::{
+    Plan, Witness, check, check_once, disk, eager, in_parallel, long, open, options, run, work, work_resting,
+};
 
 /// Images made of one cut.
 const IMAGES_PER_CUT: u64 = 10;
@@ -38,8 +42,10 @@ fn cut(plan: Plan, after: u64, turns: u64) -> (SimVfs, Witness) {
     vfs.hold_up(turns);
     vfs.power_off_after(after);
     let mut witness = Witness::of(&vfs);
-    if let Ok(log) = open(&vfs) {
-        run(work(&log, plan, &mut witness));
+    if let Ok(log) = EmbeddedLog::open(eager(&vfs)).map(Arc::new) {
+        // In every other history each few steps are settled and compacted before the next.
+        let every = if plan.seed.is_multiple_of(2) { 4 } else { plan.steps };
+        run(work_resting(&log, plan, every, Duration::from_millis(10), &mut witness));
     }
     (vfs, witness)
 }
@@ -58,8 +64,9 @@ fn cut_again(left: &SimVfs, rng: &mut Rng, turns: &mut Rng) -> SimVfs {
     image(left, rng, turns)
 }
 
-/// Cuts once and judges several outcomes. `attempt` only changes who is held up when.
-fn one_cut(seed: u64, attempt: u64) {
+/// Cuts once and judges several outcomes; answers whether a compaction had made a file. `attempt` only changes who is held
+/// up when.
+fn one_cut(seed: u64, attempt: u64) -> bool {
     let mut rng = Rng::new(seed);
     let mut turns = Rng::new(seed ^ attempt << 32);
     let plan = Plan { seed, tasks: 1 + rng.below(4) as u32, steps: 5 + rng.below(40) };
@@ -83,16 +90,25 @@ fn one_cut(seed: u64, attempt: u64) {
             panic!("seed {seed}, image {number} ({plan:?}): {wrong}; run again with MILLSTREAM_SEED={seed}");
         }
     }
+    vfs.files().iter().any(|(path, _)| is_compacted(path))
 }
 
 #[test]
 fn what_was_promised_survives_every_power_cut() {
     // Threads take turns as they like, so a seed may need some attempts to fail again.
     if let Some(seed) = std::env::var("MILLSTREAM_SEED").ok().and_then(|seed| seed.parse().ok()) {
-        return in_parallel(200, |attempt| one_cut(seed, attempt));
+        return in_parallel(200, |attempt| {
+            one_cut(seed, attempt);
+        });
     }
     let images = if long() { 100_000 } else { 2_000 };
-    in_parallel(images / IMAGES_PER_CUT, |cut| one_cut(cut + 1, 0));
+    let (cuts, compacted) = (images / IMAGES_PER_CUT, AtomicU64::new(0));
+    in_parallel(cuts, |cut| {
+        compacted.fetch_add(u64::from(one_cut(cut + 1, 0)), Ordering::Relaxed);
+    });
+    let compacted = compacted.into_inner();
+    println!("{compacted} of {cuts} cuts came when a compaction had made files");
+    assert!(compacted > cuts / 20, "only {compacted} of {cuts} cuts came behind a compaction");
 }
 
 /// Cuts the power of a log that does not sync each commit: a suffix may go, and only a suffix, and it opens.

@@ -2,7 +2,10 @@
 //!
 //! The workload: some tasks, each with commits on their way one behind the other, appending to several partitions and
 //! moving a position by one per commit. So task `t` at position `p` must have left exactly the events of its steps
-//! below `p`, whole and in order, in every partition.
+//! below `p`, whole and in order, in every partition; and of tables the newest row of each of its keys.
+
+mod resting;
+pub(crate) mod tables;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
@@ -14,8 +17,12 @@ use millstream_log::conformance::kit::*;
 use millstream_log::vfs::Vfs;
 use millstream_log::vfs::sim::{Rng, SimVfs};
 use millstream_log::{
-    Append, EmbeddedLog, EmbeddedOptions, Error, Log, ManualClock, Membership, Outcome, Pending, Read, Reader, Task,
+    Append, Committed, EmbeddedLog, EmbeddedOptions, Error, Log, ManualClock, Membership, Outcome, Pending, Read,
+    Reader, Task,
 };
+
+pub(crate) use self::resting::{nothing_stays_behind, rest, work_resting};
+use self::tables::{Acknowledged, TABLES, Table, Tail};
 
 /// Where the log is on the simulated disk.
 pub(crate) const DIR: &str = "/log";
@@ -51,8 +58,18 @@ pub(crate) fn options(vfs: &SimVfs) -> EmbeddedOptions {
     }
 }
 
+/// Settings under which tables are compacted whenever something was settled, into several files of several blocks.
+pub(crate) fn eager(vfs: &SimVfs) -> EmbeddedOptions {
+    EmbeddedOptions { block_bytes: 1 << 10, settled_file_bytes: 2 << 10, compact_bytes: 0, ..options(vfs) }
+}
+
 /// Opens the log on this disk.
 pub(crate) fn open(vfs: &SimVfs) -> Result<Arc<dyn Log>, Error> {
+    Ok(open_log(vfs)?)
+}
+
+/// The same, of which one may ask what it does in the background.
+pub(crate) fn open_log(vfs: &SimVfs) -> Result<Arc<EmbeddedLog>, Error> {
     Ok(Arc::new(EmbeddedLog::open(options(vfs))?))
 }
 
@@ -81,6 +98,7 @@ pub(crate) struct Witness {
     acknowledged: BTreeMap<u32, u64>,
     /// What readers saw, per place, with offsets.
     seen: BTreeMap<usize, Vec<(u64, i64)>>,
+    tables: Acknowledged,
     /// Commits that were answered `Committed` although the log had said that it stopped.
     pub(crate) after_stop: u64,
     /// What the log said when it refused, if it did.
@@ -95,7 +113,8 @@ impl Witness {
         Self { remarks: Some(vfs.clone()), ..Self::default() }
     }
 
-    fn promised(&mut self, task: u32, to: u64) -> Option<u64> {
+    fn promised(&mut self, plan: Plan, task: u32, to: u64, done: &Committed) -> Option<u64> {
+        self.tables.note(plan.seed, task, to - 1, &done.offsets);
         if let Some(vfs) = &self.remarks {
             vfs.remark(format!("task {task}: step {to} is acknowledged"));
         }
@@ -119,7 +138,7 @@ fn appends_of(seed: u64, task: u32, step: u64) -> Vec<Append> {
         let numbers = numbers_of(seed, task, step, i);
         (!numbers.is_empty()).then(|| append(topic, *partition, &numbers))
     };
-    PLACES.iter().enumerate().filter_map(of).collect()
+    PLACES.iter().enumerate().filter_map(of).chain(tables::appends_of(seed, task, step)).collect()
 }
 
 struct Worker {
@@ -136,12 +155,16 @@ pub(crate) async fn work(log: &Arc<dyn Log>, plan: Plan, witness: &mut Witness) 
             return witness.refusals.push(error.to_string());
         }
     }
+    if let Err(error) = tables::make(log).await {
+        return witness.refusals.push(error.to_string());
+    }
     let Ok((member, mut workers)) = begin(log, plan).await else { return };
     let mut readers: Vec<Option<Box<dyn Reader>>> = Vec::new();
     for (i, (topic, partition)) in PLACES.iter().enumerate() {
         let from = witness.seen.get(&i).and_then(|seen| seen.last()).map_or(0, |(last, _)| last + 1);
         readers.push(log.read(&at(topic, *partition), Offset(from)).ok());
     }
+    let mut tails: Vec<Option<Tail>> = (0..TABLES.len()).map(|place| Tail::begin(log, place).ok()).collect();
     let mut rng = Rng::new(plan.seed);
     let mut alive = true;
     while alive && workers.iter().any(|w| w.next < plan.steps || !w.waiting.is_empty()) {
@@ -150,16 +173,18 @@ pub(crate) async fn work(log: &Arc<dyn Log>, plan: Plan, witness: &mut Witness) 
         if rng.chance(30) {
             let place = rng.below(PLACES.len() as u64) as usize;
             look(&mut readers[place], place, witness).await;
+            let table = rng.below(TABLES.len() as u64) as usize;
+            follow(&mut tails[table], witness).await;
         }
     }
     // What is still on its way must be answered too, whatever the answer is.
     for worker in &mut workers {
         while alive && !worker.waiting.is_empty() {
-            alive = answer(log, worker, witness).await;
+            alive = answer(log, plan, worker, witness).await;
         }
         for (to, pending) in worker.waiting.drain(..) {
-            if let Outcome::Committed(_) = pending.await {
-                witness.promised(worker.task.id.partition.0, to);
+            if let Outcome::Committed(done) = pending.await {
+                witness.promised(plan, worker.task.id.partition.0, to, &done);
             }
         }
     }
@@ -171,6 +196,13 @@ pub(crate) async fn work(log: &Arc<dyn Log>, plan: Plan, witness: &mut Witness) 
     }
     for (place, reader) in readers.iter_mut().enumerate() {
         look(reader, place, witness).await;
+    }
+    for (place, tail) in tails.iter_mut().enumerate() {
+        if let (Some(tail), None) = (tail, log.stopped())
+            && let Err(error) = tail.agrees_with_a_fresh_one(log, place).await
+        {
+            witness.refusals.push(error.to_string());
+        }
     }
     drop(member);
 }
@@ -197,15 +229,15 @@ async fn step(log: &Arc<dyn Log>, plan: Plan, worker: &mut Worker, rng: &mut Rng
         worker.next = to;
         return true;
     }
-    worker.waiting.is_empty() || answer(log, worker, witness).await
+    worker.waiting.is_empty() || answer(log, plan, worker, witness).await
 }
 
-async fn answer(log: &Arc<dyn Log>, worker: &mut Worker, witness: &mut Witness) -> bool {
+async fn answer(log: &Arc<dyn Log>, plan: Plan, worker: &mut Worker, witness: &mut Witness) -> bool {
     let Some((to, pending)) = worker.waiting.pop_front() else { return true };
     let task = worker.task.id.partition.0;
     match pending.await {
-        Outcome::Committed(_) => {
-            let before = witness.promised(task, to).unwrap_or(0);
+        Outcome::Committed(done) => {
+            let before = witness.promised(plan, task, to, &done).unwrap_or(0);
             assert!(before < to, "acknowledged out of order");
             true
         }
@@ -250,11 +282,22 @@ async fn look(reader: &mut Option<Box<dyn Reader>>, place: usize, witness: &mut 
     }
 }
 
+/// Reads on in a table; a reader that fails loudly is given up.
+async fn follow(tail: &mut Option<Tail>, witness: &mut Witness) {
+    if let Some(open) = tail
+        && let Err(error) = open.go_on().await
+    {
+        witness.refusals.push(error.to_string());
+        *tail = None;
+    }
+}
+
 /// What a log opened again holds, or why it does not say.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     positions: BTreeMap<u32, u64>,
     places: Vec<Vec<(u64, i64)>>,
+    pub(crate) tables: Vec<Table>,
 }
 
 impl Found {
@@ -281,7 +324,7 @@ pub(crate) async fn find(log: &Arc<dyn Log>, tasks: u32) -> Result<Found, Error>
         let mut reader = log.read(&at(topic, partition), Offset(0))?;
         places.push(to_end(&mut reader).await?.0);
     }
-    Ok(Found { positions, places })
+    Ok(Found { positions, places, tables: tables::find(log).await? })
 }
 
 /// Compares what was promised with what is there; says what is wrong.
@@ -306,7 +349,7 @@ pub(crate) fn judge(plan: Plan, witness: &Witness, found: &Found) -> Result<(), 
             return Err(format!("{place:?}: a reader saw {} events that are not all there now", seen.len()));
         }
     }
-    Ok(())
+    tables::judge(plan.seed, &witness.tables, &found.positions, &found.tables)
 }
 
 /// Opens what is left and judges it.
@@ -336,9 +379,12 @@ pub(crate) fn in_parallel(count: u64, work: impl Fn(u64) + Sync) {
 
 /// Opens what is left, judges it, works a little more, closes, opens and judges again.
 pub(crate) async fn check(vfs: &SimVfs, plan: Plan, witness: &Witness) -> Result<(), String> {
-    let log = open(vfs).map_err(|error| format!("opening: {error}"))?;
+    let embedded = open_log(vfs).map_err(|error| format!("opening: {error}"))?;
+    let log: Arc<dyn Log> = embedded.clone();
     let found = find(&log, plan.tasks).await.map_err(|error| format!("reading: {error}"))?;
     judge(plan, witness, &found)?;
+    nothing_stays_behind(vfs, &embedded).await?;
+    drop(embedded);
     vfs.remark("all promised was there; working on");
     let more = Plan { steps: found.positions.values().max().copied().unwrap_or(0) + 3, ..plan };
     let mut again = Witness::of(vfs);

@@ -10,7 +10,8 @@ use millstream_log::conformance::{Fixture, ownership};
 use millstream_log::vfs::sim::SimVfs;
 use millstream_log::{EmbeddedLog, EmbeddedOptions, Log, ManualClock, Sabotage};
 
-use crate::rig::{Plan, Witness, check_once, disk, run, work};
+use crate::compactions::{self, fine, one_cut};
+use crate::rig::{Plan, Witness, check_once, disk, find, judge, run, work, work_resting};
 
 /// Nothing happens by itself, and a segment has room for a whole history.
 fn options(vfs: &SimVfs) -> EmbeddedOptions {
@@ -49,6 +50,44 @@ fn a_missing_sync_is_found() {
 #[test]
 fn an_early_acknowledgement_is_found() {
     assert!(power_cuts_find(Some(Sabotage::EarlyAcknowledgement)));
+}
+
+/// Whether a power cut at one of these calls of compactions breaks a promise.
+fn cut_compactions_find(sabotage: Sabotage) -> bool {
+    (0..200).any(|after| one_cut(compactions::PLAN, after, Some(sabotage)).is_err())
+}
+
+#[test]
+fn a_compaction_without_a_sync_is_found() {
+    assert!(cut_compactions_find(Sabotage::CompactUnsynced));
+}
+
+#[test]
+fn a_compaction_that_removes_before_the_checkpoint_says_so_is_found() {
+    assert!(cut_compactions_find(Sabotage::CompactHasty));
+}
+
+/// Whether a workload whose tables are compacted again and again finds all that was promised.
+fn compacted_tables_are_whole(sabotage: Option<Sabotage>) -> bool {
+    let vfs = disk();
+    let settings = EmbeddedOptions { sabotage, ..fine(&vfs, |_| Ok(())) };
+    let log = Arc::new(EmbeddedLog::open(settings).unwrap());
+    let mut witness = Witness::default();
+    run(async {
+        // Two readers differ where one began before the rows were lost.
+        let worked = work_resting(&log, compactions::PLAN, compactions::EVERY, DEADLINE, &mut witness);
+        let worked = AssertUnwindSafe(worked).catch_unwind().await.is_ok();
+        let shared: Arc<dyn Log> = log.clone();
+        let found = find(&shared, compactions::PLAN.tasks).await.unwrap();
+        worked && judge(compactions::PLAN, &witness, &found).is_ok()
+    })
+}
+
+#[test]
+fn a_compaction_that_loses_a_row_or_a_promise_is_found() {
+    assert!(compacted_tables_are_whole(None));
+    assert!(!compacted_tables_are_whole(Some(Sabotage::CompactForgetful)));
+    assert!(!compacted_tables_are_whole(Some(Sabotage::CompactSilent)));
 }
 
 /// Whether the rules of ownership hold.
