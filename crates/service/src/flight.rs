@@ -11,7 +11,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use futures::FutureExt;
-use millstream_log::{Commit, Committed, Log, Outcome, Pending};
+use millstream_log::{Commit, Committed, Log, Outcome, Pending, Task};
 
 use crate::meters::{Tally, add, sub};
 use crate::task::{Context, Fault};
@@ -134,9 +134,14 @@ pub(crate) fn judge(outcome: Outcome, log: &dyn Log) -> Result<Committed, Fault>
 
 /// A commit of the context's task.
 pub(crate) fn commit_of(context: &Context) -> Commit {
+    commit_for(&context.task)
+}
+
+/// A commit of a task that does nothing yet.
+pub(crate) fn commit_for(task: &Task) -> Commit {
     Commit {
-        task: context.task.id.clone(),
-        epoch: context.task.epoch,
+        task: task.id.clone(),
+        epoch: task.epoch,
         class: millstream_log::Class::Processing,
         consumed: Vec::new(),
         appends: Vec::new(),

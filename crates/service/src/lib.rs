@@ -63,6 +63,6 @@ pub use runner::{Handle, Injected, Options, Runner};
 pub use sink::{Sink, SinkTask};
 pub use source::{INTAKE_ROWS_MAX, Intake, Receipt, Refusal, RefusedEvent, RowFate, Source, SourceRead, SourceTask};
 pub use status::{HeldBack, InputLag, Kind, State, Status, TaskStatus, TimeStatus};
-pub use store::{Owner, StateChanges, StateRow, StateStore, StoreError, StoredState};
+pub use store::{Owner, StateChanges, StateRow, StateStore, StoreError, StoredRows, StoredState};
 pub use table_lookup::{LOOKUP_PARTITIONS_MAX, TableLookup, lookup_input};
 pub use task_time::time_of;

@@ -1,4 +1,5 @@
-//! What a service keeps, for a person to read: from its changelog, so that only committed state is seen.
+//! What a service keeps, for a person to read: from its changelog, or from the store that has its state, so that only
+//! committed state is seen.
 //!
 //! A changelog has a key several times until it is compacted, so the rows wanted are brought together in memory: the first
 //! ones by key, as many as [`ROWS_HELD_MAX`] and [`BYTES_HELD_MAX`] allow. A row that is let go of closes the way for all
@@ -8,11 +9,12 @@ use std::collections::BTreeMap;
 
 use millstream_event::{Batch, Name, TopicPartition};
 use millstream_flow::{StateCell, StateLegend, StateRow};
-use millstream_log::{Log, Read};
+use millstream_log::{Log, Read, TaskId};
 use serde_json::Value;
 
 use crate::Error;
 use crate::state::{Rows, topic_name};
+use crate::store::{StateStore, StoreError};
 
 /// The most rows of a partition that are held together.
 pub const ROWS_HELD_MAX: usize = 100_000;
@@ -62,15 +64,7 @@ pub async fn show(
     let topic = topic_name(service).map_err(|e| Error::Refused(e.to_string()))?;
     let mut found = Found::default();
     let Some(info) = log.topic(&topic) else { return Ok(found) };
-    let partitions = info.spec.partitions;
-    let chosen = match wanted.partition {
-        Some(partition) if partition < partitions => partition..partition + 1,
-        Some(partition) => {
-            return Err(Error::Refused(format!("`{service}` has no partition {partition}; it has {partitions}")));
-        }
-        None => 0..partitions,
-    };
-    for partition in chosen {
+    for partition in wanted.partitions(service, info.spec.partitions)? {
         if found.rows.len() >= wanted.limit {
             // Whether there is more behind is not worth reading for.
             found.more = true;
@@ -78,10 +72,8 @@ pub async fn show(
         }
         let at = TopicPartition::new(topic.clone(), partition);
         let held = read(log, &at, legend, wanted).await?;
-        if held.form.as_ref().is_some_and(|form| !form.is_empty() && **form != *signature.as_bytes()) {
-            return Err(Error::Refused(format!(
-                "the state that `{service}` has stored has another form than this pipeline's: its SQL or fold was changed"
-            )));
+        if held.form.as_ref().is_some_and(|form| !fits(form, signature)) {
+            return Err(other_form(service));
         }
         found.more |= held.closed.is_some();
         for (key, value) in held.rows {
@@ -94,6 +86,69 @@ pub async fn show(
         }
     }
     Ok(found)
+}
+
+/// The same of a service whose state is in a store, and whose inputs have so many partitions.
+pub async fn show_stored(
+    store: &dyn StateStore,
+    (service, partitions): (&Name, u32),
+    legend: &StateLegend,
+    signature: &str,
+    wanted: &Wanted,
+) -> Result<Found, Error> {
+    let unread = |e: StoreError| Error::Refused(e.to_string());
+    let mut found = Found::default();
+    for partition in wanted.partitions(service, partitions)? {
+        let task = TaskId::new(service.clone(), partition);
+        let Some(mut stored) = store.look(&task).await.map_err(unread)? else { continue };
+        loop {
+            let rows = stored.rows().await.map_err(unread)?;
+            if rows.is_empty() {
+                break;
+            }
+            for (key, value) in rows {
+                if key.is_empty() {
+                    if !fits(&value, signature) {
+                        return Err(other_form(service));
+                    }
+                    continue;
+                }
+                let row = legend.row(&key, &value).map_err(|e| Error::Refused(e.to_string()))?;
+                if !matches(&row.key, &wanted.key) {
+                    continue;
+                }
+                if found.rows.len() >= wanted.limit {
+                    found.more = true;
+                    return Ok(found);
+                }
+                found.rows.push(Kept { partition, bytes: key.len() + value.len(), row });
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Whether state of this form is read by the program with this signature; no form: there is no state yet.
+fn fits(form: &[u8], signature: &str) -> bool {
+    form.is_empty() || form == signature.as_bytes()
+}
+
+fn other_form(service: &Name) -> Error {
+    Error::Refused(format!(
+        "the state that `{service}` has stored has another form than this pipeline's: its SQL or fold was changed"
+    ))
+}
+
+impl Wanted {
+    fn partitions(&self, service: &Name, partitions: u32) -> Result<std::ops::Range<u32>, Error> {
+        match self.partition {
+            Some(partition) if partition < partitions => Ok(partition..partition + 1),
+            Some(partition) => {
+                Err(Error::Refused(format!("`{service}` has no partition {partition}; it has {partitions}")))
+            }
+            None => Ok(0..partitions),
+        }
+    }
 }
 
 /// The beginning of a partition's state.

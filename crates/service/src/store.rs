@@ -17,6 +17,8 @@
 //!   with [`StoreError::Taken`] and changes nothing.
 //! - After any error nobody knows whether it happened; the next `own` tells.
 
+use std::fmt;
+
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use millstream_log::TaskId;
@@ -30,6 +32,16 @@ pub trait StateStore: Send + Sync + 'static {
 
     /// Connects. Nothing has changed after it.
     fn connect<'a>(&'a self, task: &'a TaskId) -> BoxFuture<'a, Result<Box<dyn StoredState>, StoreError>>;
+
+    /// The state of a task as it is now, all rows of one moment, whoever owns it; nobody is disturbed and nothing is made.
+    /// `None`: it has none.
+    fn look<'a>(&'a self, task: &'a TaskId) -> BoxFuture<'a, Result<Option<Box<dyn StoredRows>>, StoreError>>;
+}
+
+impl fmt::Debug for dyn StateStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.place())
+    }
 }
 
 /// Who may change the state of a task: drawn anew whenever a task opens, so no two have the same.
@@ -38,8 +50,15 @@ pub type Owner = [u8; 16];
 /// A row of state: key and value.
 pub type StateRow = (Bytes, Bytes);
 
-/// The state of one task.
-pub trait StoredState: Send {
+/// The rows of a task's state.
+pub trait StoredRows: Send {
+    /// The next rows, each key once; none: that was all. A part at a time, so that memory is bounded. The order is the
+    /// same each time; keys that are not very long are in theirs.
+    fn rows(&mut self) -> BoxFuture<'_, Result<Vec<StateRow>, StoreError>>;
+}
+
+/// The state of one task, for its owner: there are no [`StoredRows::rows`] before [`StoredState::own`].
+pub trait StoredState: StoredRows {
     /// The staged commit of the last transaction, whoever made it; `None`: there was none.
     fn staged(&mut self) -> BoxFuture<'_, Result<Option<Bytes>, StoreError>>;
 
@@ -47,15 +66,16 @@ pub trait StoredState: Send {
     /// begun has happened or never will.
     fn own(&mut self, owner: Owner) -> BoxFuture<'_, Result<Option<Bytes>, StoreError>>;
 
-    /// The next rows, each key once, in any order; none: that was all. A part at a time, so that memory is bounded.
-    fn rows(&mut self) -> BoxFuture<'_, Result<Vec<StateRow>, StoreError>>;
-
     /// Keeps changes and a staged commit, which replaces the one before, in one transaction.
     fn store<'a>(
         &'a mut self,
         changes: &'a StateChanges<'a>,
         staged: &'a [u8],
     ) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// Lets go of all rows and keeps a staged commit, in one transaction. What is left is one row with the empty key and an
+    /// empty value: a state that was emptied on purpose is told from one that has got lost.
+    fn void<'a>(&'a mut self, staged: &'a [u8]) -> BoxFuture<'a, Result<(), StoreError>>;
 }
 
 /// What has changed in a state. No key is in it twice.

@@ -6,6 +6,7 @@
 //! With TLS as the address says: see [`tls`].
 
 mod error;
+mod pages;
 mod state;
 mod tables;
 mod tls;
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use millstream_service::log::TaskId;
-use millstream_service::{ConnectError, StateStore, StoreError, StoredState};
+use millstream_service::{ConnectError, StateStore, StoreError, StoredRows, StoredState};
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
 
@@ -172,7 +173,11 @@ impl Place {
 
     /// Does not wait for a silent server for ever.
     async fn within<T>(&self, work: impl Future<Output = T>) -> Result<T, ConnectError> {
-        tokio::time::timeout(STATEMENT_WITHIN, work).await.map_err(|_| self.silent(STATEMENT_WITHIN))
+        self.within_at_most(STATEMENT_WITHIN, work).await
+    }
+
+    async fn within_at_most<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Result<T, ConnectError> {
+        tokio::time::timeout(limit, work).await.map_err(|_| self.silent(limit))
     }
 
     /// A message without the password, whoever put it there.
@@ -192,6 +197,15 @@ impl StateStore for PostgresState {
     fn connect<'a>(&'a self, task: &'a TaskId) -> BoxFuture<'a, Result<Box<dyn StoredState>, StoreError>> {
         Box::pin(async move { Ok(state::connect(&self.place, task).await?) })
     }
+
+    fn look<'a>(&'a self, task: &'a TaskId) -> BoxFuture<'a, Result<Option<Box<dyn StoredRows>>, StoreError>> {
+        Box::pin(async move { Ok(pages::look(&self.place, task).await?) })
+    }
+}
+
+/// A task's partition as the tables have it.
+fn partition(task: &TaskId) -> i32 {
+    i32::try_from(task.partition.0).unwrap_or(i32::MAX)
 }
 
 #[cfg(test)]

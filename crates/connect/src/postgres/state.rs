@@ -2,23 +2,26 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use millstream_service::log::TaskId;
-use millstream_service::{ConnectError, Owner, StateChanges, StateRow, StoreError, StoredState};
+use millstream_service::{ConnectError, Owner, StateChanges, StateRow, StoreError, StoredRows, StoredState};
 use sha2::{Digest, Sha256};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
 
+use super::pages::Pages;
 use super::{Place, tables};
 
-/// How many rows of state are read at once.
-const PAGE_ROWS: i64 = 2_000;
 /// The longest key that stands in the index as it is; PostgreSQL's own limit is 2,700 bytes.
 const INDEXED_BYTES_MAX: usize = 1_000;
 /// The most bytes of one commit: PostgreSQL takes no message of 1 GiB.
 const COMMIT_BYTES_MAX: usize = 768 << 20;
+
+/// How long it may take to let go of all rows of a state.
+const VOID_WITHIN: Duration = Duration::from_secs(3_600);
 
 /// The state of one task.
 struct TaskState {
@@ -28,10 +31,8 @@ struct TaskState {
     partition: i32,
     /// The task's number and its owner; `None` until it is taken over.
     mine: Option<(i64, Owner)>,
-    rows: Statement,
+    pages: Pages,
     store: Statement,
-    /// Where reading goes on; `None`: all was read.
-    next: Option<Vec<u8>>,
 }
 
 /// Connects, and makes the tables where they are missing.
@@ -40,17 +41,25 @@ pub(super) async fn connect(place: &Arc<Place>, task: &TaskId) -> Result<Box<dyn
     let mut client = place.dial(&format!("millstream {}/{task}", place.pipeline)).await?;
     place.within(client.batch_execute(tables::SESSION)).await?.map_err(fault)?;
     place.within(place.make(&mut client)).await??;
-    let partition = i32::try_from(task.partition.0).unwrap_or(i32::MAX);
-    let rows = place.within(client.prepare(&place.rows())).await?.map_err(fault)?;
+    let pages = Pages::prepare(place, &client).await?;
     let store = place.within(client.prepare(&place.store())).await?.map_err(fault)?;
     let place = Arc::clone(place);
-    let service = task.service.to_string();
-    Ok(Box::new(TaskState { place, client, service, partition, mine: None, rows, store, next: Some(Vec::new()) }))
+    let (service, partition) = (task.service.to_string(), super::partition(task));
+    Ok(Box::new(TaskState { place, client, service, partition, mine: None, pages, store }))
 }
 
 impl TaskState {
     fn mine(&self) -> Result<(i64, Owner), StoreError> {
         self.mine.ok_or(StoreError::Taken)
+    }
+}
+
+impl StoredRows for TaskState {
+    fn rows(&mut self) -> BoxFuture<'_, Result<Vec<StateRow>, StoreError>> {
+        Box::pin(async move {
+            let (task, _) = self.mine()?;
+            Ok(self.pages.read(&self.place, &self.client, task).await?)
+        })
     }
 }
 
@@ -77,26 +86,6 @@ impl StoredState for TaskState {
         })
     }
 
-    fn rows(&mut self) -> BoxFuture<'_, Result<Vec<StateRow>, StoreError>> {
-        Box::pin(async move {
-            let Some(from) = self.next.take() else { return Ok(Vec::new()) };
-            let (task, _) = self.mine()?;
-            let found = async { self.client.query(&self.rows, &[&task, &from, &PAGE_ROWS]).await };
-            let found = self.place.within(found).await?.map_err(|e| self.place.error(&e))?;
-            if let Some(last) = found.last().filter(|_| found.len() as i64 >= PAGE_ROWS) {
-                let mut next: Vec<u8> = last.get(0);
-                // The smallest that is greater.
-                next.push(0);
-                self.next = Some(next);
-            }
-            let row = |row: &tokio_postgres::Row| {
-                let (key, long, value): (Vec<u8>, Option<Vec<u8>>, Vec<u8>) = (row.get(0), row.get(1), row.get(2));
-                (Bytes::from(long.unwrap_or(key)), Bytes::from(value))
-            };
-            Ok(found.iter().map(row).collect())
-        })
-    }
-
     fn store<'a>(
         &'a mut self,
         changes: &'a StateChanges<'a>,
@@ -120,11 +109,29 @@ impl StoredState for TaskState {
                 self.client.query_one(&self.store, &values).await
             };
             let found = self.place.within(found).await?.map_err(|e| self.place.error(&e))?;
-            match found.get::<_, i64>(0) {
-                1 => Ok(()),
-                _ => Err(StoreError::Taken),
-            }
+            done(&found)
         })
+    }
+
+    fn void<'a>(&'a mut self, staged: &'a [u8]) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let (task, owner) = self.mine()?;
+            let (void, owner) = (self.place.void(), owner.as_slice());
+            let found = async {
+                self.client.batch_execute(tables::PATIENCE).await?;
+                self.client.query_one(&void, &[&task, &owner, &staged]).await
+            };
+            let found = self.place.within_at_most(VOID_WITHIN, found).await?.map_err(|e| self.place.error(&e))?;
+            done(&found)
+        })
+    }
+}
+
+/// Whether a statement found the task with its owner.
+fn done(found: &tokio_postgres::Row) -> Result<(), StoreError> {
+    match found.get::<_, i64>(0) {
+        1 => Ok(()),
+        _ => Err(StoreError::Taken),
     }
 }
 

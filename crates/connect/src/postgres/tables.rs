@@ -17,6 +17,9 @@ pub(super) const SESSION: &str = "
     SET client_min_messages = warning; SET statement_timeout = '120s'; SET lock_timeout = '60s';
     SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
 
+/// What a connection is told before it lets go of a whole state.
+pub(super) const PATIENCE: &str = "SET statement_timeout = '1h'";
+
 impl Place {
     /// The SQL that makes what is missing.
     fn ddl(&self) -> Vec<String> {
@@ -79,6 +82,11 @@ impl Place {
         format!("SELECT outbox FROM \"{}\".task WHERE pipeline = $1 AND service = $2 AND partition = $3", self.schema)
     }
 
+    /// The number of a task.
+    pub(super) fn number(&self) -> String {
+        format!("SELECT id FROM \"{}\".task WHERE pipeline = $1 AND service = $2 AND partition = $3", self.schema)
+    }
+
     /// Makes somebody the owner of a task. Waits for a transaction of the one before.
     pub(super) fn own(&self) -> String {
         format!(
@@ -107,6 +115,18 @@ impl Place {
                FROM mine, unnest($4::bytea[], $5::bytea[], $6::bytea[]) AS c (key, long_key, value) \
                ON CONFLICT (task, key) DO UPDATE SET long_key = excluded.long_key, value = excluded.value), \
              gone AS (DELETE FROM \"{schema}\".state WHERE task = (SELECT id FROM mine) AND key = ANY ($7::bytea[])) \
+             SELECT count(*) FROM mine"
+        )
+    }
+
+    /// Lets go of all rows of a task's state, on the same condition, and with the same answer.
+    pub(super) fn void(&self) -> String {
+        let schema = &self.schema;
+        format!(
+            "WITH mine AS (UPDATE \"{schema}\".task SET outbox = $3 WHERE id = $1 AND owner = $2 RETURNING id), \
+             gone AS (DELETE FROM \"{schema}\".state WHERE task = (SELECT id FROM mine) AND key <> ''::bytea), \
+             begun AS (INSERT INTO \"{schema}\".state (task, key, value) SELECT id, ''::bytea, ''::bytea FROM mine \
+               ON CONFLICT (task, key) DO UPDATE SET value = excluded.value) \
              SELECT count(*) FROM mine"
         )
     }

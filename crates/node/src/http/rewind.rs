@@ -1,8 +1,11 @@
 //! Setting a service back: what was ordered, what that means, and that it is done.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
+use millstream_service::StateStore;
 use millstream_service::event::Name;
 use millstream_service::log::Log;
 use millstream_service::rewind::{self, Outputs, Plan, Rewind, To};
@@ -60,6 +63,7 @@ impl Ordered {
             stateful,
             to: to(&request.to)?,
             how,
+            store: service.store.clone().map(|store| Arc::new(store) as Arc<dyn StateStore>),
         };
         let timed = service.time.as_ref().is_some_and(|time| !time.outputs.is_empty());
         Ok(Self { order, request, stateful, timed })
@@ -106,10 +110,12 @@ impl Ordered {
             ));
         }
         if self.stateful {
+            let place = self.order.store.as_ref().map(|store| format!(" in {}", store.place())).unwrap_or_default();
             notes.push(match self.order.to {
-                To::Start => "its state is emptied and built anew".to_owned(),
-                _ => "its state is emptied and built anew from there: what it knew of events before that is gone"
-                    .to_owned(),
+                To::Start => format!("its state{place} is emptied and built anew"),
+                _ => format!(
+                    "its state{place} is emptied and built anew from there: what it knew of events before that is gone"
+                ),
             });
         }
         match &self.order.how {

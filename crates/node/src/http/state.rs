@@ -1,4 +1,4 @@
-//! What a service keeps: of a running node and from the log of a stopped one.
+//! What a service keeps, in its log or in a database: of a running node and of a stopped one.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub(super) async fn show(
     Ok(Json(state_of(&*node.inner.log, &view.pipeline, &name, &asked).await?))
 }
 
-/// What a service keeps, as its log has it.
+/// What a service keeps, as its log or its database has it.
 pub(crate) async fn state_of(
     log: &dyn Log,
     pipeline: &Pipeline,
@@ -38,10 +38,6 @@ pub(crate) async fn state_of(
     asked: &StateQuery,
 ) -> Result<StateAnswer, ApiError> {
     let service = service_of(pipeline, name)?;
-    if let Some(store) = &service.store {
-        let message = format!("service `{name}` keeps its state in {}, and this looks into the log", store.place());
-        return Err(ApiError::new("state-elsewhere", message));
-    }
     let (legend, signature) = legend_of(service)?;
     if service.in_memory {
         let message = format!("service `{name}` keeps its state in memory: what it keeps stands in no commit");
@@ -52,8 +48,21 @@ pub(crate) async fn state_of(
         partition: asked.partition,
         limit: usize::try_from(asked.limit.unwrap_or(ROWS_DEFAULT)).unwrap_or(usize::MAX),
     };
-    let found = state_rows::show(log, &service.name, &legend, &signature, &wanted).await.map_err(service_error)?;
-    let topic = state::topic_name(&service.name).map_err(|e| ApiError::new(codes::REQUEST_WRONG, e.to_string()))?;
+    let (found, kept_in) = match &service.store {
+        Some(store) => {
+            // A service that has never run has no topic to read, and keeps nothing.
+            let partitions = service.inputs.first().and_then(|lead| log.topic(lead)).map_or(0, |t| t.spec.partitions);
+            let who = (&service.name, partitions);
+            (state_rows::show_stored(store, who, &legend, &signature, &wanted).await, store.place())
+        }
+        None => {
+            let topic = state::topic_name(&service.name);
+            let topic = topic.map_err(|e| ApiError::new(codes::REQUEST_WRONG, e.to_string()))?;
+            let found = state_rows::show(log, &service.name, &legend, &signature, &wanted).await;
+            (found, format!("the topic {topic}"))
+        }
+    };
+    let found = found.map_err(service_error)?;
     let line = |kept: state_rows::Kept| StateLine {
         partition: kept.partition,
         step: kept.row.step,
@@ -65,7 +74,7 @@ pub(crate) async fn state_of(
     };
     Ok(StateAnswer {
         service: service.name.to_string(),
-        kept_in: format!("the topic {topic}"),
+        kept_in,
         steps: legend.steps().map(str::to_owned).collect(),
         key_columns: legend.key_columns(),
         rows: found.rows.into_iter().map(line).collect(),

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use millstream_service::StateStore;
 use millstream_service::event::Name;
 use millstream_service::log::{self, spec_change};
 
 use crate::api::{ApiError, Change, ChangeKind, PartKind, Plan, codes};
 use crate::config::Loaded;
 use crate::diagnostic::Diagnostics;
-use crate::plan::{Definition, Pipeline};
+use crate::plan::{Definition, Pipeline, Service};
 
 /// How many topics a refusal names for one reason.
 const REFUSED_SHOWN: usize = 3;
@@ -42,13 +43,19 @@ pub(crate) fn diff(old: (&Loaded, &Pipeline), new: (&Loaded, &Pipeline)) -> Plan
     refuse_stdin(before, after, &mut out);
     let also = |name: &Name| {
         let mut lines = Vec::new();
-        let find = |p: &Pipeline| p.services.iter().find(|s| s.name == *name).map(|s| (s.instances, s.lookups.clone()));
-        if let (Some((a, _)), Some((b, joined))) = (find(before), find(after)) {
-            if a != b {
-                lines.push(format!("instances: {a} -> {b}"));
+        if let (Some(a), Some(b)) = (service(before, name), service(after, name)) {
+            if a.instances != b.instances {
+                lines.push(format!("instances: {} -> {}", a.instances, b.instances));
             }
-            let changed = joined.iter().filter(|l| lookups.contains(*l));
+            let changed = b.lookups.iter().filter(|l| lookups.contains(*l));
             lines.extend(changed.map(|l| format!("lookup {l} is another one")));
+            // What is not shown is no line of the definition.
+            if let (Some(old), Some(new)) = (&a.store, &b.store)
+                && old.place() == new.place()
+                && !old.is(new)
+            {
+                lines.push("state.postgres: another user, password or way to get there".to_owned());
+            }
         }
         lines
     };
@@ -69,6 +76,10 @@ pub(crate) fn diff(old: (&Loaded, &Pipeline), new: (&Loaded, &Pipeline)) -> Plan
     // Lookups and topics that stay are of no interest.
     out.changes.retain(|c| c.change != ChangeKind::Changed || !c.details.is_empty());
     out
+}
+
+fn service<'p>(pipeline: &'p Pipeline, name: &Name) -> Option<&'p Service> {
+    pipeline.services.iter().find(|service| service.name == *name)
 }
 
 /// Standard input has one reader as long as the process lives: what it has read ahead cannot be handed to another.

@@ -1,9 +1,12 @@
 //! Changing a running pipeline: only what differs restarts, and nothing is lost or done twice.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use millstream_node::Node;
 use millstream_node::api::{Applied, ChangeKind, PartKind, PipelineText, Plan};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::world::{PIPELINE, World, http, until};
 
@@ -139,5 +142,49 @@ async fn standard_input_is_not_handed_over_to_another_source() {
     // Whatever leaves the source alone is applied.
     let (status, body) = http(&node, "POST", "/api/apply", &text(&stdin.replace("amount > 0", "amount > 100"))).await;
     assert_eq!(status, 200, "{body}");
+    node.shutdown(Duration::from_secs(30)).await.unwrap();
+}
+
+/// A database that asks for a password, and ends the connection when it has heard it.
+async fn deaf_database(heard: Arc<Mutex<Vec<String>>>) -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut said = vec![0; 4096];
+            if client.read(&mut said).await.is_err() || client.write_all(b"R\0\0\0\x08\0\0\0\x03").await.is_err() {
+                continue;
+            }
+            if let Ok(n) = client.read(&mut said).await {
+                heard.lock().unwrap().push(String::from_utf8_lossy(said.get(5..n).unwrap_or_default()).into_owned());
+            }
+        }
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_password_of_a_database_is_used_from_the_change_on_and_never_shown() {
+    let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+    let port = deaf_database(Arc::clone(&heard)).await;
+    let with = |password: &str| {
+        let count = format!(
+            "  count:\n    from: valid\n    sql: SELECT id, count(*) AS n FROM valid GROUP BY id\n    to: counts\n    state: \
+             {{postgres: {{url: \"postgres://bob:{password}@127.0.0.1:{port}/shop\"}}}}\nsinks:\n"
+        );
+        PIPELINE.replace("lookups:\n", "  counts: {kind: table, key: [id]}\nlookups:\n").replace("sinks:\n", &count)
+    };
+    let world = World::new(50);
+    std::fs::write(world.dir.path().join("pipeline.yaml"), with("first-secret")).unwrap();
+    let node = world.start(false).await;
+    until("the first password", async || heard.lock().unwrap().iter().any(|said| said.contains("first-secret"))).await;
+    assert_eq!(changed(&plan(&node, &with("first-secret")).await), []);
+    let (status, body) = http(&node, "POST", "/api/apply", &text(&with("second-secret"))).await;
+    assert_eq!(status, 200, "{body}");
+    assert!(body.contains("another user, password") && !body.contains("secret"), "{body}");
+    heard.lock().unwrap().clear();
+    until("the second password", async || heard.lock().unwrap().iter().any(|said| said.contains("second"))).await;
+    assert!(heard.lock().unwrap().iter().all(|said| said.contains("second-secret")));
+    assert_eq!(changed(&plan(&node, &with("second-secret")).await), []);
     node.shutdown(Duration::from_secs(30)).await.unwrap();
 }

@@ -9,6 +9,7 @@
 mod changelog;
 mod external;
 pub(crate) mod memory;
+pub(crate) mod outbox;
 mod staged;
 
 use millstream_event::Name;
@@ -17,7 +18,7 @@ use millstream_log::{Commit, Pending};
 
 pub(crate) use self::changelog::{Rows, void};
 pub use self::changelog::{schema, topic, topic_name};
-pub(crate) use self::external::outbox_input;
+pub(crate) use self::outbox::outbox_input;
 
 use self::changelog::Changelog;
 use self::external::External;

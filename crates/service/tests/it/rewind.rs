@@ -21,7 +21,7 @@ use crate::folds::{EVENTS, counter, folding, numbers, pairs, topics};
 
 fn order(service: &str, to: To, how: Outputs) -> Rewind {
     let (inputs, outputs) = (vec![name("raw")], vec![name("out")]);
-    Rewind { service: name(service), inputs, outputs, stateful: true, to, how }
+    Rewind { service: name(service), inputs, outputs, stateful: true, to, how, store: None }
 }
 
 fn counting() -> ServiceDef {

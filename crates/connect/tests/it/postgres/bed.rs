@@ -12,7 +12,8 @@ use millstream_connect::service::flow::{
 };
 use millstream_connect::service::log::{Log, Read, Retention, TopicKind, TopicSpec};
 use millstream_connect::service::{
-    EventTimeDef, InputTime, Keep, Late, Options, Output, Producers, Runner, ServiceDef, ServiceTime, SourceDef, Work,
+    EventTimeDef, InputTime, Keep, Late, Options, Output, Producers, Runner, ServiceDef, ServiceTime, SourceDef, State,
+    Work,
 };
 use millstream_connect::{FileSource, file};
 
@@ -152,18 +153,36 @@ impl Bed {
 
     /// The rows of a topic, as text, sorted.
     pub(crate) async fn rows(&self, topic: &str) -> Vec<String> {
-        let Some(info) = self.log.topic(&name(topic)) else { return Vec::new() };
-        let encoder = Encoder::new(&info.spec.schema, Decimals::Numbers);
         let mut rows = Vec::new();
-        for partition in 0..info.spec.partitions {
-            let at = TopicPartition::new(name(topic), partition);
-            let mut reader = self.log.read(&at, self.log.start(&at).await.unwrap()).unwrap();
-            while let Read::Batch(batch) = reader.next().await.unwrap() {
-                rows.extend((0..batch.rows.num_rows()).map(|row| encoder.encode_row(&batch.rows, row).unwrap()));
-            }
+        for partition in 0..self.log.topic(&name(topic)).map_or(0, |info| info.spec.partitions) {
+            rows.extend(self.rows_in(topic, partition).await);
         }
         rows.sort_unstable();
         rows
+    }
+
+    /// The rows of a partition, as text, sorted.
+    pub(crate) async fn rows_in(&self, topic: &str, partition: u32) -> Vec<String> {
+        let info = self.log.topic(&name(topic)).unwrap();
+        let encoder = Encoder::new(&info.spec.schema, Decimals::Numbers);
+        let mut rows = Vec::new();
+        let at = TopicPartition::new(name(topic), partition);
+        let mut reader = self.log.read(&at, self.log.start(&at).await.unwrap()).unwrap();
+        while let Read::Batch(batch) = reader.next().await.unwrap() {
+            rows.extend((0..batch.rows.num_rows()).map(|row| encoder.encode_row(&batch.rows, row).unwrap()));
+        }
+        rows.sort_unstable();
+        rows
+    }
+
+    /// Waits until the service has read all there is and is where it was.
+    pub(crate) async fn settled(&self) {
+        let handle = self.runner.handle(&name("counter")).unwrap();
+        until("reading again coming to its end", async || {
+            let status = handle.status().await.unwrap();
+            status.lag == 0 && status.state == State::Running && status.tasks.iter().all(|task| task.note.is_none())
+        })
+        .await;
     }
 
     /// Waits until so many rows are there.
@@ -219,7 +238,7 @@ pub(crate) fn expected(count: u64) -> Vec<String> {
     rows
 }
 
-fn counter(doing: Doing) -> FoldSpec {
+pub(crate) fn counter(doing: Doing) -> FoldSpec {
     let pairs = |of: &[(&str, &str)]| of.iter().map(|(n, s)| ((*n).to_owned(), (*s).to_owned())).collect::<Vec<_>>();
     let state: &[(&str, &str)] = match doing {
         Doing::CountingOtherwise => &[("count", "bigint! = 0"), ("last", "bigint")],

@@ -11,7 +11,9 @@ use millstream_connect::service::log::{
     Commit, Error as LogError, Join, Log, Membership, MemoryLog, Outcome, Pending, Position, Reader, Task, TaskId,
     TopicInfo, TopicSpec,
 };
-use millstream_connect::service::{ConnectError, Owner, StateChanges, StateRow, StateStore, StoreError, StoredState};
+use millstream_connect::service::{
+    ConnectError, Owner, StateChanges, StateRow, StateStore, StoreError, StoredRows, StoredState,
+};
 
 /// Where a commit is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,6 +138,31 @@ impl StateStore for FaultyStore {
             Ok(Box::new(FaultyState { inner, faults: Arc::clone(&self.faults) }) as Box<dyn StoredState>)
         })
     }
+
+    fn look<'a>(&'a self, task: &'a TaskId) -> BoxFuture<'a, Result<Option<Box<dyn StoredRows>>, StoreError>> {
+        self.inner.look(task)
+    }
+}
+
+impl StoredRows for FaultyState {
+    fn rows(&mut self) -> BoxFuture<'_, Result<Vec<StateRow>, StoreError>> {
+        self.inner.rows()
+    }
+}
+
+impl Faults {
+    /// What is done to the store, unless this is the time that it is lost or not told.
+    async fn meet(&self, work: impl Future<Output = Result<(), StoreError>>) -> Result<(), StoreError> {
+        let lost = || Err(ConnectError::temporary("injected").into());
+        match self.meets(&self.stores, [Place::BeforeStore, Place::AfterStore]) {
+            None => work.await,
+            Some(Place::BeforeStore) => lost(),
+            Some(_) => {
+                work.await?;
+                lost()
+            }
+        }
+    }
 }
 
 impl StoredState for FaultyState {
@@ -147,25 +174,15 @@ impl StoredState for FaultyState {
         self.inner.own(owner)
     }
 
-    fn rows(&mut self) -> BoxFuture<'_, Result<Vec<StateRow>, StoreError>> {
-        self.inner.rows()
-    }
-
     fn store<'a>(
         &'a mut self,
         changes: &'a StateChanges<'a>,
         staged: &'a [u8],
     ) -> BoxFuture<'a, Result<(), StoreError>> {
-        Box::pin(async move {
-            let lost = || Err(ConnectError::temporary("injected").into());
-            match self.faults.meets(&self.faults.stores, [Place::BeforeStore, Place::AfterStore]) {
-                None => self.inner.store(changes, staged).await,
-                Some(Place::BeforeStore) => lost(),
-                Some(_) => {
-                    self.inner.store(changes, staged).await?;
-                    lost()
-                }
-            }
-        })
+        Box::pin(self.faults.meet(self.inner.store(changes, staged)))
+    }
+
+    fn void<'a>(&'a mut self, staged: &'a [u8]) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(self.faults.meet(self.inner.void(staged)))
     }
 }

@@ -2,7 +2,9 @@
 
 mod bed;
 mod faults;
+mod rewind;
 mod server;
+mod show;
 mod tls;
 
 use std::sync::Arc;
@@ -10,11 +12,12 @@ use std::sync::atomic::Ordering;
 
 use millstream_connect::PostgresState;
 use millstream_connect::service::log::{EmbeddedLog, EmbeddedOptions, MemoryLog};
-use millstream_connect::service::rewind::{Outputs, Rewind, To};
-use millstream_connect::service::{Injected, Keep, State};
+use millstream_connect::service::rewind::{Outputs, carry_out};
+use millstream_connect::service::{Injected, Keep, State, SystemClock};
 
 use self::bed::{Bed, Doing, expected, keep, until};
 use self::faults::{Faults, FaultyLog, FaultyStore, Place};
+use self::rewind::order;
 use self::server::PASSWORD;
 
 /// Runs a pipeline to its end; what came out.
@@ -55,16 +58,6 @@ async fn there_is_no_changelog_and_state_that_was_kept_elsewhere_is_not_forgotte
     let counter = bed.runner.start_service(bed.def(Doing::Counting, keep.clone())).await.unwrap();
     bed.source(100).await;
     bed.filled("out", 100).await;
-    let order = Rewind {
-        service: counter.name().clone(),
-        inputs: bed.def(Doing::Counting, Keep::Log).inputs,
-        outputs: Vec::new(),
-        stateful: true,
-        to: To::Start,
-        how: Outputs::Suppress,
-    };
-    let refused = counter.rewind(&order).await.unwrap_err().to_string();
-    assert!(refused.contains("keeps its state in a database"), "{refused}");
     assert!(bed.log.topics().iter().all(|topic| !topic.spec.name.as_str().ends_with(".state")));
     counter.stop().await;
     // In the log now: that would begin at nothing.
@@ -72,6 +65,8 @@ async fn there_is_no_changelog_and_state_that_was_kept_elsewhere_is_not_forgotte
     until("the refusal", async || matches!(counter.state(), State::Failed { .. })).await;
     assert!(bed.said().contains("has kept its state in a database"), "{}", bed.said());
     counter.stop().await;
+    let refused = carry_out(&*bed.log, &SystemClock, &order(None, Outputs::Suppress)).await.unwrap_err().to_string();
+    assert!(refused.contains("which this pipeline does not name"), "{refused}");
     let counter = bed.runner.start_service(bed.def(Doing::CountingOtherwise, keep.clone())).await.unwrap();
     until("the refusal", async || matches!(counter.state(), State::Failed { .. })).await;
     assert!(bed.said().contains("state of another form"), "{}", bed.said());
@@ -161,7 +156,7 @@ async fn of_two_nodes_with_the_same_log_only_the_newer_counts_and_the_older_does
     assert_eq!(older.rows("out").await, expected(300));
 }
 
-fn copy(from: &std::path::Path, to: &std::path::Path) {
+pub(crate) fn copy(from: &std::path::Path, to: &std::path::Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
         let target = to.join(entry.file_name());

@@ -3,28 +3,29 @@
 //! For each task one commit moves its positions back, makes its state void and notes where it was (see [`crate::again`]).
 //! Nobody else may own its tasks meanwhile: a running service is stopped at a commit boundary and started again behind it.
 //! Tasks are set back one after the other; after a crash between two of them, the same order again does the rest.
+//!
+//! Where the state is in a store, that commit goes through it as any other does (see [`crate::store`]): the transaction that
+//! stages it lets go of the rows. Once that has happened the task *is* set back, and whoever opens it next hands the commit
+//! over to the log. Before it the new owner has made a commit of its own that changes nothing, so only this log, and no copy
+//! of it from before, can be the one that gets it.
+
+mod set_back;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::TimestampMicrosecondType;
-use bytes::Bytes;
-use millstream_event::{Name, Offset, PartitionId, Stamp, TopicPartition};
-use millstream_log::{
-    Append, Change, Class, Clock, Commit, Consumed, Join, Lead, Log, Outcome, Position, Read, Task, TaskId, TopicInfo,
-    TopicSpec,
-};
+use millstream_event::{Name, Offset, Stamp, TopicPartition};
+use millstream_log::{Change, Clock, Join, Lead, Log, Position, Read, Task, TaskId, TopicInfo, TopicSpec};
 
 use crate::Error;
 pub use crate::again::Outputs;
-use crate::again::{FORMER_TIME_INPUT, Order, REWIND_INPUT, Stored};
 use crate::dead_letter::Topics;
-use crate::entry::TIME_INPUT;
-use crate::state::memory::KEPT_INPUT;
-use crate::state::{outbox_input, topic_name, void};
+use crate::state::outbox_input;
+use crate::store::StateStore;
 use crate::task::Fault;
-use crate::watermarks;
 
 /// How long it may take until all tasks of a service that does not run are owned.
 const OWNED_WITHIN: Duration = Duration::from_secs(30);
@@ -55,6 +56,8 @@ pub struct Rewind {
     pub to: To,
     /// What becomes of what it makes of the events again.
     pub how: Outputs,
+    /// Where its state is, if not in the log.
+    pub store: Option<Arc<dyn StateStore>>,
 }
 
 /// What an order means for one input.
@@ -209,9 +212,12 @@ pub async fn preview(log: &dyn Log, order: &Rewind) -> Result<Plan, Error> {
     let mut rewound = 0;
     for partition in 0..tasks {
         let outbox = outbox_input().map_err(|e| fault(&order.service, &e))?;
-        if log.position(&TaskId::new(order.service.clone(), partition), &outbox).await?.is_some() {
+        let outside = log.position(&TaskId::new(order.service.clone(), partition), &outbox).await?.is_some();
+        if outside && order.store.is_none() {
             // Its rows would have to go in the same step as its positions.
-            return Err(order.refused("it keeps its state in a database; give the service another name to begin anew"));
+            return Err(order.refused(
+                "it has kept its state in a database, which this pipeline does not name; bring its `state` setting back",
+            ));
         }
         let course = order.course(log, partition).await?;
         rewound += u32::from(course.moves(order));
@@ -239,7 +245,6 @@ pub async fn preview(log: &dyn Log, order: &Rewind) -> Result<Plan, Error> {
 pub async fn carry_out(log: &dyn Log, clock: &dyn Clock, order: &Rewind) -> Result<Plan, Error> {
     let plan = preview(log, order).await?;
     order.target(log, true).await?;
-    let promised = promised(log, order).await?;
     let lead = order.inputs.first().cloned().ok_or_else(|| order.refused("it has no input"))?;
     let join = Join { service: order.service.clone(), instance: 0, lead: Lead::Topic(lead) };
     let mut membership = log.join(join)?;
@@ -255,119 +260,16 @@ pub async fn carry_out(log: &dyn Log, clock: &dyn Clock, order: &Rewind) -> Resu
     };
     let in_time = tokio::time::timeout(OWNED_WITHIN, all).await;
     in_time.map_err(|_| order.refused("other instances own its tasks; stop them first"))?;
+    // What has to be handed over to the log first moves positions and promises, so all that follows looks behind it.
+    let mut taken = Vec::new();
     for task in owned {
+        let outbox = set_back::take_over(log, clock, order, &task).await.map_err(|e| fault(&order.service, &e))?;
+        taken.push((task, outbox));
+    }
+    let promised = set_back::promised(log, order).await?;
+    for (task, outbox) in taken {
         let floor = promised.get(&task.id.partition.0).copied();
-        set_back(log, clock, order, task, floor).await?;
+        set_back::set_back(log, clock, order, (task, outbox), floor).await?;
     }
     Ok(plan)
-}
-
-/// The times that the service's tasks have promised in their output topics, by task.
-async fn promised(log: &dyn Log, order: &Rewind) -> Result<BTreeMap<u32, i64>, Error> {
-    let mut promised: BTreeMap<u32, i64> = BTreeMap::new();
-    for info in order.outputs.iter().filter_map(|output| log.topic(output)) {
-        for partition in 0..info.spec.partitions {
-            let at = TopicPartition::new(info.spec.name.clone(), partition);
-            let mut reader = log.read(&at, log.end(&at).await?)?;
-            let Read::Batch(batch) = reader.next().await? else { continue };
-            for mark in batch.marks.iter().filter(|mark| mark.producer.name == order.service) {
-                if let Some(time) = mark.watermark.time() {
-                    let known = promised.entry(mark.producer.partition.0).or_insert(time);
-                    *known = (*known).max(time);
-                }
-            }
-        }
-    }
-    Ok(promised)
-}
-
-/// The one commit that sets a task back.
-async fn set_back(
-    log: &dyn Log,
-    clock: &dyn Clock,
-    order: &Rewind,
-    task: Task,
-    promised: Option<i64>,
-) -> Result<(), Error> {
-    let name = |text: &str| Name::new(text).map_err(|e| order.refused(&e.to_string()));
-    let partition = task.id.partition;
-    let course = order.course(log, partition.0).await?;
-    if !course.moves(order) {
-        return Ok(());
-    }
-    let stored = Stored::read(log, &task.id).await.map_err(|e| fault(&order.service, &e))?;
-    let before = stored.order.as_ref().map(|(order, _)| order);
-    // A task that was set back and is not where it was yet was further once.
-    let mut until: BTreeMap<Name, u64> = before.map(|order| order.until.clone()).unwrap_or_default();
-    for input in
-        order.inputs.iter().chain([&Topics::of(&order.service).map_err(|e| order.refused(&e.to_string()))?.replay])
-    {
-        if let Some(Position::Offset(Offset(at))) = log.position(&task.id, input).await? {
-            let known = until.entry(input.clone()).or_insert(at);
-            *known = (*known).max(at);
-        }
-    }
-    let mut consumed: Vec<Consumed> = Vec::new();
-    for target in course.targets.iter().filter(|target| target.to < target.from) {
-        let (from, to) = (Some(Position::Offset(target.from)), Position::Offset(target.to));
-        consumed.push(Consumed { input: target.input.clone(), from, to });
-    }
-    let time = log.position(&task.id, &name(TIME_INPUT)?).await?;
-    let reached = match &time {
-        Some(Position::Opaque(state)) => watermarks::reached_in(state),
-        _ => None,
-    };
-    let known = before.and_then(|order| order.floor);
-    let floor = promised.or(reached.and_then(|reached| reached.time())).max(known);
-    let told = Order::new(order.how.clone(), until, floor);
-    let to = told.position().map_err(|e| order.refused(&e))?;
-    consumed.push(Consumed { input: name(REWIND_INPUT)?, from: stored.order.as_ref().map(|(_, at)| at.clone()), to });
-    if let Some(Position::Opaque(heard)) = &time {
-        // While it is under way, what it had heard at first counts.
-        if !(stored.is_under_way() && stored.former_time().is_some()) {
-            let to = Position::Opaque(heard.clone());
-            consumed.push(Consumed { input: name(FORMER_TIME_INPUT)?, from: stored.former.clone(), to });
-        }
-        let fresh = Position::Opaque(watermarks::fresh());
-        consumed.push(Consumed { input: name(TIME_INPUT)?, from: time.clone(), to: fresh });
-    }
-    let kept = log.position(&task.id, &name(KEPT_INPUT)?).await?;
-    if let Some(from) = kept.filter(|kept| *kept != Position::Opaque(Bytes::new())) {
-        consumed.push(Consumed { input: name(KEPT_INPUT)?, from: Some(from), to: Position::Opaque(Bytes::new()) });
-    }
-    consumed.retain(|moved| moved.from.as_ref() != Some(&moved.to));
-    let (appends, changelog) = voided(log, clock, order, partition)?;
-    let commit = Commit { task: task.id.clone(), epoch: task.epoch, class: Class::Processing, consumed, appends };
-    let outcome = log.commit(commit).await;
-    let Outcome::Committed(committed) = outcome else {
-        let why = match outcome {
-            Outcome::Aborted(reason) => reason.to_string(),
-            Outcome::Unknown(reason) => format!("nobody knows whether it happened ({reason}); say it again"),
-            _ => "another instance owns the task".to_owned(),
-        };
-        return Err(order.refused(&why));
-    };
-    if let (Some(at), Some(Some(begun))) = (changelog, committed.offsets.first()) {
-        // What stays behind is let go of when the task opens.
-        if let Err(error) = log.trim(&at, *begun).await {
-            tracing::warn!(service = %order.service, %error, "state that is void stays in the changelog for now");
-        }
-    }
-    Ok(())
-}
-
-/// The row that voids the state in the changelog, where there is one.
-fn voided(
-    log: &dyn Log,
-    clock: &dyn Clock,
-    order: &Rewind,
-    partition: PartitionId,
-) -> Result<(Vec<Append>, Option<TopicPartition>), Error> {
-    let topic = topic_name(&order.service).map_err(|e| order.refused(&e.to_string()))?;
-    let Some(info) = log.topic(&topic).filter(|info| partition.0 < info.spec.partitions) else {
-        return Ok((Vec::new(), None));
-    };
-    let rows = void(clock.now_us()).map_err(|e| order.refused(&e.to_string()))?;
-    let append = Append { topic: topic.clone(), partition, schema_version: info.schema_version, rows, watermark: None };
-    Ok((vec![append], Some(TopicPartition { topic, partition })))
 }
