@@ -106,10 +106,25 @@ impl Inputs {
         self.inputs.iter().filter(|input| input.start > Offset(0)).map(|input| (&input.name, input.start))
     }
 
+    /// When the first event came in that is to be read again; `None`: all inputs stand at their barriers.
+    pub(crate) async fn first_again(&mut self) -> Result<Option<i64>, Fault> {
+        let mut first = None;
+        for input in &mut self.inputs {
+            let head = input.head().await.map_err(|e| Fault::log(&e))?;
+            first = first.into_iter().chain(head).min();
+        }
+        Ok(first)
+    }
+
     /// Takes what is there, at most about `rows_max` events: a batch is never cut.
     pub(crate) async fn gather(&mut self, rows_max: usize) -> Result<Vec<Run>, Fault> {
+        self.gather_until(rows_max, i64::MAX).await
+    }
+
+    /// The same; of events that are read again only those that came in not much later than `until`.
+    pub(crate) async fn gather_until(&mut self, rows_max: usize, until: i64) -> Result<Vec<Run>, Fault> {
         if self.inputs.iter().any(|input| input.barrier.is_some()) {
-            return self.again(rows_max).await.map_err(|e| Fault::log(&e));
+            return self.again(rows_max, until.saturating_add(TOGETHER_US)).await.map_err(|e| Fault::log(&e));
         }
         let count = self.inputs.len();
         let first = self.turn;
@@ -130,7 +145,7 @@ impl Inputs {
     }
 
     /// Takes what is before the barriers, by the stamps of the events.
-    async fn again(&mut self, rows_max: usize) -> Result<Vec<Run>, millstream_log::Error> {
+    async fn again(&mut self, rows_max: usize, last: i64) -> Result<Vec<Run>, millstream_log::Error> {
         let mut runs = Vec::new();
         let mut room = rows_max;
         while room > 0 {
@@ -143,8 +158,12 @@ impl Inputs {
                 }
             }
             heads.sort_unstable();
-            let Some((_, first)) = heads.first().copied() else { break };
-            let until = heads.get(1).map_or(i64::MAX, |(stamp, _)| stamp.saturating_add(TOGETHER_US));
+            let Some((stamp, first)) = heads.first().copied() else { break };
+            // The first events are taken in any case.
+            if stamp > last && !runs.is_empty() {
+                break;
+            }
+            let until = heads.get(1).map_or(i64::MAX, |(stamp, _)| stamp.saturating_add(TOGETHER_US)).min(last);
             let Some(input) = self.inputs.get_mut(first) else { break };
             let Some(batch) = input.cut(until) else { break };
             room = room.saturating_sub(batch.rows.num_rows().max(1));

@@ -11,7 +11,7 @@ use millstream_flow::{LookupSet, LookupTable};
 use millstream_log::{Consumed, Log, Position, TaskId};
 use tokio::sync::watch;
 
-use crate::table_lookup::{Places, lookup_input};
+use crate::table_lookup::{Past, Places, TableTopic, lookup_input};
 use crate::task::Fault;
 
 /// Where a lookup's table is published.
@@ -25,7 +25,7 @@ pub struct LookupPublisher {
 pub struct LookupHandle {
     name: Name,
     /// The table topic that it reads, if it does.
-    topic: Option<Name>,
+    topic: Option<TableTopic>,
     slot: watch::Receiver<Slot>,
 }
 
@@ -64,7 +64,7 @@ impl LookupPublisher {
     }
 
     /// A lookup of a table topic, without a table.
-    pub(crate) fn of_table(name: Name, topic: Name) -> (Self, LookupHandle) {
+    pub(crate) fn of_table(name: Name, topic: TableTopic) -> (Self, LookupHandle) {
         let (publisher, handle) = Self::new(name);
         (publisher, LookupHandle { topic: Some(topic), ..handle })
     }
@@ -236,9 +236,22 @@ impl Lookups {
         reads.filter_map(|read| read.moved().transpose()).collect()
     }
 
+    /// Whether any of them is a table topic.
+    pub(crate) fn has_tables(&self) -> bool {
+        self.all.iter().any(|seen| seen.read.is_some())
+    }
+
+    /// The tables of topics as they were before the events that are kept, up to where the task had read them.
+    pub(crate) async fn past(&self, log: &dyn Log) -> Result<Past, Fault> {
+        let table = |seen: &'_ Seen| Some((seen.handle.name.clone(), seen.handle.topic.clone()?));
+        let met = |seen: &Seen| seen.read.as_ref().and_then(|read| read.least.clone());
+        let tables = self.all.iter().filter_map(|seen| Some((table(seen)?, met(seen))));
+        Past::open(tables.collect(), log).await
+    }
+
     /// Lets go of the snapshot, so that a task without work holds no tables that have been replaced.
     pub(crate) fn let_go(&mut self) {
-        if self.all.iter().any(|seen| seen.read.is_some()) {
+        if self.has_tables() {
             (self.complete, self.set) = (false, LookupSet::default());
         }
     }

@@ -32,6 +32,7 @@ use crate::replayed;
 use crate::state::{State as Kept, memory};
 use crate::status::State;
 use crate::supervise::message_of;
+use crate::table_lookup::Past;
 use crate::task::{Context, End, Fault, Job};
 use crate::task_time::{TaskTime, too_many};
 
@@ -108,6 +109,8 @@ struct Running<'a> {
     time: Option<TaskTime>,
     /// While it reads again what it has read before.
     again: Option<Again>,
+    /// Meanwhile: the tables in which it looks rows up, as they were.
+    past: Option<Past>,
     /// What it was told when it was set back.
     stored: Stored,
     /// What is to be noted with the next commit.
@@ -163,6 +166,7 @@ impl<'a> Running<'a> {
             flight: Flight::new(&context),
             held: Held::default(),
             again: None,
+            past: None,
             stored,
             note,
             service,
@@ -230,6 +234,7 @@ impl<'a> Running<'a> {
         let changes = self.state.as_mut().and_then(|state| state.program.changes());
         self.inputs.lift();
         let Some(again) = self.again.take() else { return Ok(()) };
+        self.past = None;
         if again.is_silent() {
             self.begin_again(false)?;
             self.release()?;
@@ -323,7 +328,8 @@ impl<'a> Running<'a> {
             while self.flight.is_full() {
                 self.flight.settle_one().await?;
             }
-            let runs = self.inputs.gather(self.service.def.batch_rows_max.max(1)).await?;
+            let (lookups, until) = self.as_it_was(lookups).await?;
+            let runs = self.inputs.gather_until(self.service.def.batch_rows_max.max(1), until).await?;
             if self.again.is_some() && runs.is_empty() && self.inputs.arrived() {
                 self.conclude_again(&lookups)?;
                 continue;
@@ -339,6 +345,26 @@ impl<'a> Running<'a> {
             self.context.meters.busy(begun.elapsed());
             tokio::task::yield_now().await;
         }
+    }
+
+    /// The lookups for the next events, and how late these may have come in to meet them. Those that are read again meet
+    /// tables of topics as these were.
+    async fn as_it_was(&mut self, lookups: LookupSet) -> Result<(LookupSet, i64), Fault> {
+        if self.again.is_none() || !self.lookups.has_tables() {
+            return Ok((lookups, i64::MAX));
+        }
+        let first = self.inputs.first_again().await?;
+        let mut past = match self.past.take() {
+            Some(past) => past,
+            None if first.is_none() => return Ok((lookups, i64::MAX)),
+            None => self.lookups.past(self.context.log.as_ref()).await?,
+        };
+        // Behind the last event all that the task had met is in.
+        past.advance(first.unwrap_or(i64::MAX)).await?;
+        let until = past.next().await?.unwrap_or(i64::MAX);
+        let lookups = past.instead(&lookups);
+        self.past = Some(past);
+        Ok((lookups, until))
     }
 
     async fn wait_for_lookups(&mut self, reason: String) -> Result<(), Fault> {
@@ -390,7 +416,7 @@ impl<'a> Running<'a> {
                 self.process(&piece, suspicious, lookups, &mut staged).map_err(Fault::Failed)?;
             }
         }
-        // While it reads again, it meets tables as they are now, and stays where it was in them.
+        // While it reads again, it meets tables as they were, and stays where it was in them.
         if self.again.is_none() {
             for read in self.lookups.moved()? {
                 extend(&mut self.held.consumed, read);

@@ -11,6 +11,7 @@
 //! Nothing of the table is kept but the topic: of each key that holds the newest row, so reading it anew gives the table as
 //! it is at the end, however much compaction has let go of.
 
+mod past;
 mod places;
 
 use std::convert::Infallible;
@@ -29,6 +30,7 @@ use crate::clock::Backoff;
 use crate::lookup::{LookupHandle, LookupPublisher};
 use crate::placing::columns_of;
 
+pub(crate) use past::{Past, TableTopic};
 pub(crate) use places::Places;
 pub use places::{LOOKUP_PARTITIONS_MAX, lookup_input};
 
@@ -49,8 +51,10 @@ impl TableLookup {
     /// Starts reading on the current tokio runtime; the handle has a table when the topic's present end is read. A topic
     /// that is not there has no rows.
     pub fn start(log: Arc<dyn Log>, name: Name, topic: Name, schema: LookupSchema) -> (Self, LookupHandle) {
-        let (publisher, handle) = LookupPublisher::of_table(name, topic.clone());
-        let keeper = Keeper { log, topic, schema: Arc::new(schema), publisher };
+        let schema = Arc::new(schema);
+        let of = TableTopic { topic: topic.clone(), schema: Arc::clone(&schema) };
+        let (publisher, handle) = LookupPublisher::of_table(name, of);
+        let keeper = Keeper { log, topic, schema, publisher };
         (Self { task: tokio::spawn(keeper.keep()) }, handle)
     }
 }

@@ -9,8 +9,9 @@
 
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
+use arrow_array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow_buffer::BooleanBuffer;
+use arrow_select::take::take_record_batch;
 use millstream_event::{Schema, Stamp};
 
 use super::layer::Layer;
@@ -83,6 +84,21 @@ impl LookupTable {
             layers.push(Arc::new(merged.map_err(|e| LookupError::Columns(e.to_string()))?));
         }
         Self::of(layers, live)
+    }
+
+    /// The table with the first row of each key that it does not have, of these rows, the oldest first, with the physical
+    /// columns of `schema`. Tombstones are left out.
+    pub fn first(&self, schema: &LookupSchema, rows: &RecordBatch) -> Result<Self, LookupError> {
+        let wrong = |e: arrow_schema::ArrowError| LookupError::Columns(e.to_string());
+        let places = key_places(schema)?;
+        let keys: Vec<ArrayRef> = places.iter().filter_map(|place| rows.columns().get(*place).cloned()).collect();
+        let known = self.probe(&keys, rows.num_rows()).map_err(wrong)?;
+        let stamps = Schema::ingested_at(rows);
+        let is_deleted = |row: u32| stamps.is_some_and(|stamps| Stamp(stamps.value(row as usize)).is_deleted());
+        let new = (0_u32..).zip(known).filter(|(row, known)| known.is_none() && !is_deleted(*row));
+        // Of several rows of a key the last counts, so the first comes last.
+        let rows_back: UInt32Array = new.map(|(row, _)| row).collect::<Vec<_>>().into_iter().rev().collect();
+        self.changed(schema, &take_record_batch(rows, &rows_back).map_err(wrong)?, 0)
     }
 
     /// How many keys find a row with `layer` on top.

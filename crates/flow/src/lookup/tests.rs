@@ -112,6 +112,15 @@ fn one_row_more_copies_few_and_leaves_few_layers() {
 }
 
 #[test]
+fn the_first_row_of_a_key_stays_the_first() {
+    let schema = schema();
+    let table = LookupTable::empty(&schema).unwrap();
+    let table = table.first(&schema, &rows(&[(0, None), (1, Some(1)), (1, Some(2)), (0, Some(3)), (1, None)])).unwrap();
+    let table = table.first(&schema, &rows(&[(1, Some(4)), (2, Some(5)), (0, Some(6))])).unwrap();
+    assert_eq!((table.len(), found(&table, 3)), (3, vec![Some(3), Some(1), Some(5)]));
+}
+
+#[test]
 fn a_large_merge_is_done_beside_further_changes() {
     let schema = schema();
     let many = |from: u32, n: i64| -> Vec<(u32, Option<i64>)> { (from..from + 20_000).map(|k| (k, Some(n))).collect() };

@@ -14,7 +14,8 @@ use millstream_service::log::{
     Append, Change, Class, Commit, Consumed, Join, Lead, Outcome, Position, Read, Retention, TaskId, TopicKind,
     TopicSpec,
 };
-use millstream_service::{LookupHandle, ServiceDef, State, TableLookup, Work, lookup_input};
+use millstream_service::rewind::{Outputs, Rewind, To};
+use millstream_service::{Keep, LookupHandle, ServiceDef, State, TableLookup, Work, lookup_input};
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, COLUMNS, FaultyLog, Numbers, name, pass, schema, until};
@@ -60,12 +61,17 @@ fn look(bed: &Bed) -> (TableLookup, LookupHandle, ServiceDef) {
 
 /// Writes rows as a source would; a limit that is `None` is a tombstone.
 async fn write(bed: &Bed, topic: &str, rows: &[(&str, Option<i64>)]) {
+    write_at(bed, topic, 1_000, rows).await;
+}
+
+/// Writes rows that come in at this time, in microseconds.
+async fn write_at(bed: &Bed, topic: &str, micros: i64, rows: &[(&str, Option<i64>)]) {
     let info = bed.log.topic(&name(topic)).unwrap();
     let lines: Vec<String> = rows.iter().map(|(k, n)| json!({"k": k, "n": n.unwrap_or(0)}).to_string()).collect();
     let decoded = Decoder::new(&info.spec.schema, Unknown::Drop).decode_lines(lines.join("\n").as_bytes()).unwrap();
     let mut appends = Vec::new();
     for (row, (_, n)) in rows.iter().enumerate() {
-        let stamp = if n.is_some() { Stamp::at(1_000) } else { Stamp::at(1_000).with(Stamp::DELETED) };
+        let stamp = if n.is_some() { Stamp::at(micros) } else { Stamp::at(micros).with(Stamp::DELETED) };
         let one = info.spec.schema.with_system(&decoded.rows.slice(row, 1), stamp.0).unwrap();
         let split = Partitioner::new(&info.spec.schema, &info.spec.key, info.spec.partitions).unwrap().split(&one);
         appends.extend(split.unwrap().parts.into_iter().map(|part| append(topic, part.partition, part.rows)));
@@ -204,6 +210,93 @@ async fn a_task_waits_until_the_table_is_read_as_far_as_it_was() {
     bed.drained().await;
     assert_eq!(found(&bed).await.len(), 4);
     assert!(!service.status().await.unwrap().tasks.iter().any(|t| waits(&t.state)));
+}
+
+const SECOND: i64 = 1_000_000;
+
+/// Limits and events in turn: each event finds the limit that was set last. Gives what they found.
+async fn in_turn(bed: &Bed, handle: &LookupHandle) -> BTreeMap<i64, Value> {
+    for n in 0..5_i64 {
+        for limit in [("a", (n != 3).then_some(n)), ("b", Some(n))] {
+            let loads = handle.status().loads;
+            write_at(bed, "limits", n * SECOND, &[limit]).await;
+            until("the limit is read", async || handle.status().loads > loads).await;
+        }
+        write_at(bed, "raw", n * SECOND + SECOND / 2, &[("a", Some(2 * n)), ("b", Some(2 * n + 1))]).await;
+        bed.drained().await;
+    }
+    found(bed).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_that_are_read_again_find_what_they_found() {
+    let bed = Bed::new();
+    topics(&bed).await;
+    bed.topic("again", &[("k", "string"), ("n", "bigint!"), ("found", "bigint")], &["n"], 2).await;
+    let (_keeper, handle, def) = look(&bed);
+    let service = bed.runner.start_service(def).await.unwrap();
+    let first = in_turn(&bed, &handle).await;
+    assert_eq!((&first[&2], &first[&6], &first[&7]), (&json!(1), &Value::Null, &json!(3)));
+    // What has come since is not known to the past, and new events meet it.
+    write_at(&bed, "limits", 9 * SECOND, &[("a", Some(9)), ("c", Some(9))]).await;
+    holds(&handle, 3).await;
+    let order = Rewind {
+        service: name("look"),
+        inputs: vec![name("raw")],
+        outputs: vec![name("out")],
+        stateful: false,
+        to: To::Start,
+        how: Outputs::Topic(name("again")),
+    };
+    service.rewind(&order).await.unwrap();
+    bed.drained().await;
+    let again = bed.rows("again").await;
+    let again: BTreeMap<i64, Value> =
+        again.into_iter().map(|(_, _, row)| (row["n"].as_i64().unwrap(), row["found"].clone())).collect();
+    assert_eq!(again, first);
+    assert_eq!(found(&bed).await, first, "what was given out stays as it was");
+    write_at(&bed, "raw", 10 * SECOND, &[("a", Some(100)), ("c", Some(101))]).await;
+    until("the new ones", async || found(&bed).await.len() == 12).await;
+    let now = found(&bed).await;
+    assert_eq!((&now[&100], &now[&101]), (&json!(9), &json!(9)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn state_in_memory_is_built_again_from_what_events_found() {
+    let log = Bed::new().log;
+    let mut last = BTreeMap::new();
+    for round in 0..2 {
+        let bed = Bed::on(Arc::clone(&log));
+        topics(&bed).await;
+        let mut catalog = Catalog::default();
+        catalog.topics.insert(name("raw"), schema(COLUMNS));
+        catalog.lookups.insert(name("limits"), limits());
+        catalog.updating = true;
+        let sql = "SELECT raw.k AS k, sum(limits.n) AS found FROM raw JOIN limits ON limits.k = raw.k GROUP BY raw.k";
+        let (_keeper, handle) = TableLookup::start(Arc::clone(&bed.log), name("limits"), name("limits"), limits());
+        let mut def = pass("look", "raw", "sums");
+        def.work = Work::Query(Arc::new(plan_query(sql, &catalog).unwrap()));
+        def.lookups = vec![handle.clone()];
+        def.keep = Keep::Memory;
+        bed.topic("sums", &[("k", "string"), ("found", "decimal(38,0)")], &["k"], 2).await;
+        bed.runner.start_service(def).await.unwrap();
+        if round == 0 {
+            for n in 0..4_i64 {
+                let loads = handle.status().loads;
+                write_at(&bed, "limits", n * SECOND, &[("a", Some(n * n))]).await;
+                until("the limit is read", async || handle.status().loads > loads).await;
+                write_at(&bed, "raw", n * SECOND + SECOND / 2, &[("a", Some(7))]).await;
+                bed.drained().await;
+            }
+        } else {
+            write_at(&bed, "raw", 20 * SECOND, &[("a", Some(7))]).await;
+            bed.drained().await;
+        }
+        last = bed.rows("sums").await.into_iter().map(|(_, at, row)| (at, row["found"].clone())).collect();
+        bed.runner.stop_all(true).await;
+    }
+    // 0 + 1 + 4 + 9, and 9 more for the last event.
+    assert_eq!(last.last_key_value().unwrap().1, &json!(23), "{last:?}");
 }
 
 /// The newest limit of each key where a topic was read so far.
