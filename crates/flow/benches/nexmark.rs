@@ -198,9 +198,14 @@ fn main() {
                     let step = running.push(topic, rows, &lookups).expect("it runs");
                     out += step.rows.iter().map(RecordBatch::num_rows).sum::<usize>();
                 }
-                let step = running.advance(*watermark, &lookups).expect("it runs");
-                out += step.rows.iter().map(RecordBatch::num_rows).sum::<usize>();
-                changed += running.changes().map_or(0, |changes| black_box(changes).len());
+                loop {
+                    let step = running.advance(*watermark, &lookups).expect("it runs");
+                    out += step.rows.iter().map(RecordBatch::num_rows).sum::<usize>();
+                    changed += running.changes().map_or(0, |changes| black_box(changes).len());
+                    if !step.more {
+                        break;
+                    }
+                }
             }
         } else {
             for (topics, _) in &fed {

@@ -274,9 +274,9 @@ impl Component {
         let failed = |partition: u32| {
             tasks.get(&partition).is_some_and(|(_, task)| matches!(task.state(), State::Failed { .. }))
         };
-        let again =
-            tasks.iter().any(|(partition, (_, task))| task.again.load(Ordering::Acquire) && !failed(*partition));
-        Ok(!again && lags.iter().all(|l| l.lag == 0 || failed(l.partition)))
+        let at_work = |task: &Shared| task.again.load(Ordering::Acquire) || task.concluding.load(Ordering::Acquire);
+        let at_work = tasks.iter().any(|(partition, (_, task))| at_work(task) && !failed(*partition));
+        Ok(!at_work && lags.iter().all(|l| l.lag == 0 || failed(l.partition)))
     }
 
     /// Whether every task has an owner and has opened what it works with, or has found that it cannot.

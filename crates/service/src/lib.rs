@@ -43,6 +43,7 @@ mod supervise;
 mod table_lookup;
 mod task;
 mod task_time;
+mod together;
 mod watermarks;
 
 pub use millstream_event as event;

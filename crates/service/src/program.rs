@@ -75,6 +75,15 @@ impl Program {
         }
     }
 
+    /// Goes on from restored state where the inputs' watermark was `watermark`. Whether not all was concluded there.
+    pub(crate) fn resume(&mut self, watermark: i64) -> bool {
+        match self {
+            Self::Query(running) => running.resume(watermark),
+            // Its timers run in one step.
+            Self::Fold(_) => false,
+        }
+    }
+
     /// What may still be expected of the output where the inputs' watermark is `watermark`.
     pub(crate) fn output_watermark(&self, watermark: i64) -> i64 {
         match self {

@@ -35,6 +35,7 @@ use crate::supervise::message_of;
 use crate::table_lookup::Past;
 use crate::task::{Context, End, Fault, Job};
 use crate::task_time::{TaskTime, too_many};
+use crate::together::together;
 
 /// How long a commit that only moves positions waits for company.
 const POSITIONS_WAIT: Duration = Duration::from_millis(25);
@@ -115,6 +116,8 @@ struct Running<'a> {
     stored: Stored,
     /// What is to be noted with the next commit.
     note: Option<Consumed>,
+    /// Not all is concluded yet that the inputs' watermark allows; nothing is read before.
+    more: bool,
 }
 
 /// Positions that moved without anything to append.
@@ -169,10 +172,15 @@ impl<'a> Running<'a> {
             past: None,
             stored,
             note,
+            more: false,
             service,
             context,
         };
         running.begin_again(in_memory)?;
+        // It may have stopped in the middle of what a watermark concludes.
+        let resumed = running.state.as_mut().zip(running.time.as_ref());
+        let more = resumed.is_some_and(|(state, time)| state.program.resume(time.watermark().0));
+        running.set_more(more);
         // Readers conclude nothing before this task has opened.
         running.release()?;
         running.show_time();
@@ -229,6 +237,9 @@ impl<'a> Running<'a> {
         let shared = Arc::clone(&self.context.shared);
         shared.isolation.lock().conclude();
         self.advance(lookups, &mut staged).map_err(Fault::Failed)?;
+        if self.more {
+            return self.finish(staged);
+        }
         shared.isolation.lock().rest();
         self.divert(&mut staged);
         let changes = self.state.as_mut().and_then(|state| state.program.changes());
@@ -284,8 +295,13 @@ impl<'a> Running<'a> {
                     Watermark::IDLE if state.program.waits() => time.watermark(),
                     promise => promise,
                 };
-                // Who says nothing, or that there is nothing, has no time to hold back.
-                promise.time().map_or(promise, |time| Watermark(state.program.output_watermark(time)))
+                match promise.time() {
+                    Some(time) => Watermark(state.program.output_watermark(time)),
+                    // Rows are still to come of what it has not concluded, also when nothing more is read.
+                    None if self.more => Watermark(state.program.output_watermark(time.watermark().0)),
+                    // Who says nothing, or that there is nothing, has no time to hold back.
+                    None => promise,
+                }
             }
         };
         Some(promise.max(self.stored.floor()))
@@ -327,6 +343,18 @@ impl<'a> Running<'a> {
             self.flight.settle_ready()?;
             while self.flight.is_full() {
                 self.flight.settle_one().await?;
+            }
+            if self.more {
+                // As the events found the lookups that are being concluded.
+                let lookups = match &self.past {
+                    Some(past) => past.instead(&lookups),
+                    None => self.as_it_was(lookups).await?.0,
+                };
+                let begun = Instant::now();
+                self.go_on(&lookups)?;
+                self.context.meters.busy(begun.elapsed());
+                tokio::task::yield_now().await;
+                continue;
             }
             let (lookups, until) = self.as_it_was(lookups).await?;
             let runs = self.inputs.gather_until(self.service.def.batch_rows_max.max(1), until).await?;
@@ -430,7 +458,20 @@ impl<'a> Running<'a> {
         }
         shared.isolation.lock().conclude();
         self.advance(lookups, &mut staged).map_err(Fault::Failed)?;
-        shared.isolation.lock().rest();
+        self.finish(staged)
+    }
+
+    /// Concludes what is left of what the watermark allows: as much as one step does.
+    fn go_on(&mut self, lookups: &LookupSet) -> Result<(), Fault> {
+        let mut staged = Staged::default();
+        self.context.shared.isolation.lock().conclude();
+        self.advance(lookups, &mut staged).map_err(Fault::Failed)?;
+        self.finish(staged)
+    }
+
+    /// Hands over what was made, or holds it for a moment where only positions move.
+    fn finish(&mut self, mut staged: Staged) -> Result<(), Fault> {
+        self.context.shared.isolation.lock().rest();
         self.divert(&mut staged);
         let changes = self.state.as_mut().and_then(|state| state.program.changes());
         self.show_time();
@@ -495,11 +536,17 @@ impl<'a> Running<'a> {
         }
     }
 
-    /// Lets the query conclude what no event can change any more.
+    /// Lets the query conclude what no event can change any more, or a part of it where that is much.
     fn advance(&mut self, lookups: &LookupSet, staged: &mut Staged) -> Result<(), String> {
         let (Some(state), Some(time)) = (&mut self.state, &self.time) else { return Ok(()) };
         let step = state.program.advance(time.watermark().0, lookups).map_err(|e| e.to_string())?;
+        self.set_more(step.more);
         self.plan.give_out(step, self.context.task.id.partition, staged)
+    }
+
+    fn set_more(&mut self, more: bool) {
+        self.more = more;
+        self.context.shared.concluding.store(more, Ordering::Release);
     }
 
     fn push(&mut self, piece: &Piece, lookups: &LookupSet, staged: &mut Staged) -> Result<(), String> {
@@ -564,10 +611,7 @@ impl<'a> Running<'a> {
     }
 
     fn appends(&mut self, staged: Staged) -> Result<Vec<Append>, Fault> {
-        let mut appends = Vec::with_capacity(staged.appends.len() + 1);
-        for (topic, schema_version, partition, rows) in staged.appends {
-            appends.push(Append { topic, partition, schema_version, rows, watermark: None });
-        }
+        let mut appends = together(staged.appends).map_err(Fault::Failed)?;
         if !staged.letters.is_empty() {
             staged.letters.iter().for_each(|letter| self.held.tally.dead_letter(&letter.code));
             let rows = self.service.sender.rows(&staged.letters, self.context.clock.now_us());

@@ -140,6 +140,8 @@ pub(crate) struct Shared {
     note: Mutex<Option<String>>,
     /// Whether it reads again what it has read before.
     pub(crate) again: AtomicBool,
+    /// Whether it has not concluded yet all that its inputs' watermark allows.
+    pub(crate) concluding: AtomicBool,
 }
 
 impl Shared {
@@ -152,6 +154,7 @@ impl Shared {
             isolation: Mutex::default(),
             note: Mutex::new(None),
             again: AtomicBool::new(false),
+            concluding: AtomicBool::new(false),
         }
     }
 

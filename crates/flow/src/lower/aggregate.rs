@@ -46,8 +46,9 @@ impl Lowering<'_> {
             let error = SqlError::new("sql-group", "GROUPING SETS, CUBE and ROLLUP are not supported");
             return Err(error.help("write one service for each grouping"));
         }
-        // Arguments see the windows themselves; the grouping needs the panes only.
-        let input = used_by(input, &arguments(plan))?;
+        // What is computed sees the windows themselves; the times of the windows alone need the panes only.
+        let computed = computed(plan, &input.schema);
+        let input = used_by(input, &computed)?;
         let trace = |expr: &Expr| input.lineage.get(column_of(expr, &input.schema)?).copied().flatten();
         let traces: Vec<Option<Trace>> = plan.group_expr.iter().map(trace).collect();
         let open = input.windows;
@@ -261,9 +262,10 @@ pub(super) fn bare(expr: &Expr) -> &Expr {
     }
 }
 
-/// What the aggregates are computed from.
-fn arguments(plan: &Plan) -> Vec<Expr> {
-    plan.aggr_expr.clone()
+/// What is computed from the rows: the aggregates, and what of the grouping is no plain column.
+fn computed(plan: &Plan, schema: &DFSchema) -> Vec<Expr> {
+    let group = plan.group_expr.iter().filter(|expr| column_of(expr, schema).is_none());
+    plan.aggr_expr.iter().chain(group).cloned().collect()
 }
 
 fn fixed(windows: Windows, by_start: bool) -> Result<Windows> {

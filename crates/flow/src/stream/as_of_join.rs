@@ -175,6 +175,10 @@ impl AsOfJoin {
 
     /// Lets go of the versions that a later one of the same key has replaced before the watermark.
     fn settle(&mut self, watermark: i64, out: &mut Out<'_>) {
+        if watermark == i64::MAX {
+            // The end of time says nothing about when what begins again goes on.
+            return;
+        }
         for at in self.versions.between(self.settled, watermark) {
             let earlier: Vec<u32> = {
                 let of_key = self.versions.find(self.versions.key(at), i64::MIN, self.versions.time(at));

@@ -58,7 +58,7 @@ pub(crate) trait Operator: Send {
     fn push(&mut self, side: usize, rows: &RecordBatch, out: &mut Out<'_>) -> Result<(), Broken>;
 
     /// No row with an earlier event time than `watermark`, in microseconds since 1970 UTC, will be pushed any more,
-    /// except late ones.
+    /// except late ones. It may stop on its way where it gives out more than it holds: then it says so ([`Self::due`]).
     fn advance(&mut self, watermark: i64, out: &mut Out<'_>) -> Result<(), Broken>;
 
     /// Takes one change that it told before; `None`: the key is gone.
@@ -73,6 +73,12 @@ pub(crate) trait Operator: Send {
     /// sends it more.
     fn waits(&self) -> bool {
         false
+    }
+
+    /// The least watermark at which it gives out more, where an advance may stop on its way: one that came as far as that has
+    /// stopped, and is to be called again. What is given out then happened a microsecond before that, or later.
+    fn due(&self) -> Option<i64> {
+        None
     }
 
     /// How many keyed rows it holds, and about how many bytes they take.

@@ -124,13 +124,6 @@ impl RowTable {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.rows.iter().map(Row::split)
     }
-
-    /// All rows, by key.
-    pub(crate) fn sorted(&self) -> Vec<(&[u8], &[u8])> {
-        let mut rows: Vec<_> = self.iter().collect();
-        rows.sort_unstable_by_key(|(key, _)| *key);
-        rows
-    }
 }
 
 #[cfg(test)]
@@ -156,7 +149,8 @@ mod tests {
                     None => prop_assert_eq!(table.remove(&key), model.remove(&key).is_some()),
                 }
             }
-            let rows: Vec<(Vec<u8>, Vec<u8>)> = table.sorted().iter().map(|(k, v)| (k.to_vec(), v.to_vec())).collect();
+            let mut rows: Vec<(Vec<u8>, Vec<u8>)> = table.iter().map(|(k, v)| (k.to_vec(), v.to_vec())).collect();
+            rows.sort_unstable();
             prop_assert_eq!(rows, model.clone().into_iter().collect::<Vec<_>>());
             prop_assert_eq!(table.len(), model.len());
             prop_assert!(model.iter().all(|(k, v)| table.get(k) == Some(v.as_slice())));

@@ -1,5 +1,7 @@
 //! A stateful query at work on one partition of its inputs.
 
+mod advance;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -81,6 +83,8 @@ pub struct Step {
     pub unmatched: Vec<u32>,
     /// Derived rows on which an expression failed; the state that they come from stands.
     pub derived: Vec<Derived>,
+    /// Whether an advance has stopped on its way: it is to be called again, before more is pushed.
+    pub more: bool,
 }
 
 /// A row that was derived from state and then failed.
@@ -106,6 +110,8 @@ pub struct Running {
     changes: Changes,
     /// The greatest watermark so far, but for the end of time: a source that ended may begin again.
     watermark: i64,
+    /// Whether an operator has stopped on its way there.
+    more: bool,
     /// Sources whose rows go on one by one, because they meet again in a step where their order matters.
     interleaved: Vec<Source>,
 }
@@ -114,7 +120,7 @@ impl Running {
     pub(crate) fn new(query: Arc<Query>) -> Result<Self, Broken> {
         let operators = query.stages().iter().map(|stage| stage.operator.open()).collect::<Result<_, _>>()?;
         let interleaved = query.interleaved();
-        Ok(Self { query, operators, changes: Changes::default(), watermark: i64::MIN, interleaved })
+        Ok(Self { query, operators, changes: Changes::default(), watermark: i64::MIN, more: false, interleaved })
     }
 
     /// Takes rows of a topic, with the columns of [`millstream_event::Schema::physical`].
@@ -172,45 +178,6 @@ impl Running {
         step.dropped = query.inner().iter().cloned().zip(dropped).filter(|(_, n)| *n > 0).collect();
         step.rows = latest(&query, step.rows)?;
         Ok(step)
-    }
-
-    /// No row that is not late will be pushed any more with an event time before `watermark` (microseconds since 1970
-    /// UTC; `i64::MAX`: nothing more will be pushed, as far as is known). A watermark that goes back changes nothing.
-    pub fn advance(&mut self, watermark: i64, lookups: &LookupSet) -> Result<Step, Broken> {
-        let mut step = Step::default();
-        if watermark != i64::MAX {
-            if watermark <= self.watermark {
-                return Ok(step);
-            }
-            self.watermark = watermark;
-        }
-        let query = Arc::clone(&self.query);
-        let tables = query.tables(lookups).map_err(|e| Broken(e.reason))?;
-        let mut dropped = vec![0; query.inner().len()];
-        let mut reached: Vec<i64> = Vec::with_capacity(self.operators.len());
-        for at in 0..self.operators.len() {
-            let own = query.stages().get(at).map_or(watermark, |stage| through(&stage.sides, &reached, watermark));
-            let (rows, _) = self.operate(at, &mut step, |operator, out| operator.advance(own, out))?;
-            let behind = self.operators.get(at).map_or(0, |operator| operator.holds_back());
-            reached.push(if own == i64::MAX { own } else { own.saturating_sub(behind) });
-            self.flow(at, rows, &tables, &mut step, &mut dropped)?;
-        }
-        step.dropped = query.inner().iter().cloned().zip(dropped).filter(|(_, n)| *n > 0).collect();
-        step.rows = latest(&query, step.rows)?;
-        Ok(step)
-    }
-
-    /// What may still be expected of the output where the inputs' watermark is `watermark`.
-    pub fn output_watermark(&self, watermark: i64) -> i64 {
-        let mut reached: Vec<i64> = Vec::with_capacity(self.operators.len());
-        for (stage, operator) in self.query.stages().iter().zip(&self.operators) {
-            let own = through(&stage.sides, &reached, watermark);
-            reached.push(if own == i64::MAX { own } else { own.saturating_sub(operator.holds_back()) });
-        }
-        match self.query.source() {
-            Source::Stage(at) => reached.get(*at).copied().unwrap_or(watermark),
-            _ => watermark,
-        }
     }
 
     /// Whether it holds rows that it gives out when event time goes on, without being pushed more.
@@ -311,15 +278,6 @@ impl Running {
         step.derived.append(&mut out.failed);
         Ok((out.rows, out.late))
     }
-}
-
-/// The watermark behind the sides of a stage, where those of earlier stages stand at `reached`.
-fn through(sides: &[Chain], reached: &[i64], watermark: i64) -> i64 {
-    let of = |chain: &Chain| match chain.source {
-        Source::Stage(at) => reached.get(at).copied().unwrap_or(watermark),
-        _ => watermark,
-    };
-    sides.iter().map(of).min().unwrap_or(watermark)
 }
 
 /// Rows that several chains made of the same input, by the input's rows, so that what comes of them does not depend on how

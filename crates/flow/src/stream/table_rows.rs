@@ -1,5 +1,6 @@
 //! The rows of a table topic as changes: the row that a new one replaces, or that a tombstone removes, is taken back first,
-//! marked as deleted, so that steps behind can take it out of what they have computed.
+//! marked as deleted, so that steps behind can take it out of what they have computed. It has the stamp that it came with:
+//! what was computed from that is computed again.
 //!
 //! State: the key columns have the row as it came.
 
@@ -63,8 +64,10 @@ impl Blueprint for TableRowsPlan {
     }
 
     fn signature(&self) -> String {
+        // Columns of the key by their number: where they stand in the topic depends on columns that nobody asks for.
+        let key: Vec<(usize, &DataType)> = self.key.iter().map(|(_, kind)| kind).enumerate().collect();
         let columns = self.schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type()));
-        format!("table {:?} {:?} of {}", self.key_names, self.key, columns.collect::<Vec<_>>().join(", "))
+        format!("table {:?} {key:?} of {}", self.key_names, columns.collect::<Vec<_>>().join(", "))
     }
 
     fn legend(&self) -> Result<Box<dyn Legend>, Broken> {
@@ -96,16 +99,16 @@ impl Operator for TableRows {
         let encoded = self.codec.encode(&columns, rows.num_rows())?;
         let stamps = system.as_primitive_opt::<TimestampMicrosecondType>();
         let stamps = stamps.ok_or_else(|| Broken("a stamp is no timestamp".into()))?;
-        let mut given: Vec<(Box<[u8]>, i64)> = Vec::with_capacity(rows.num_rows());
+        let mut given: Vec<Given> = Vec::with_capacity(rows.num_rows());
         for (row, stamp) in stamps.values().iter().map(|stamp| Stamp(*stamp)).enumerate() {
             let key = keys.key(row);
             if let Some(old) = self.rows.get(key) {
-                given.push((old.into(), Stamp::at(stamp.micros()).with(Stamp::DELETED).0));
+                given.push(Given { row: old.into(), marks: Stamp::DELETED });
             }
             if !stamp.is_deleted() {
                 self.rows.put(key, encoded.key(row));
                 out.changes.put(&[key], encoded.key(row));
-                given.push((encoded.key(row).into(), stamp.0));
+                given.push(Given { row: encoded.key(row).into(), marks: 0 });
             } else if self.rows.remove(key) {
                 out.changes.delete(&[key]);
             }
@@ -128,15 +131,25 @@ impl Operator for TableRows {
     }
 }
 
+/// A row that is given out.
+struct Given {
+    /// With the stamp that it came with.
+    row: Box<[u8]>,
+    /// What is marked on that.
+    marks: i64,
+}
+
 impl TableRows {
-    /// Rows with their stamps.
-    fn batch(&self, given: &[(Box<[u8]>, i64)]) -> Result<Option<RecordBatch>, Broken> {
+    fn batch(&self, given: &[Given]) -> Result<Option<RecordBatch>, Broken> {
         if given.is_empty() {
             return Ok(None);
         }
-        let mut columns = self.codec.decode(given.iter().map(|(row, _)| row.as_ref()))?;
-        columns.pop();
-        let stamps = TimestampMicrosecondArray::from_iter_values(given.iter().map(|(_, stamp)| *stamp));
+        let mut columns = self.codec.decode(given.iter().map(|given| given.row.as_ref()))?;
+        let system = columns.pop().ok_or_else(|| Broken("a kept row has no stamp".into()))?;
+        let system = system.as_primitive_opt::<TimestampMicrosecondType>();
+        let stamps = system.ok_or_else(|| Broken("a kept row's stamp is no timestamp".into()))?.values().iter();
+        let marked = stamps.zip(given).map(|(stamp, given)| Stamp(*stamp).with(given.marks).0);
+        let stamps = TimestampMicrosecondArray::from_iter_values(marked);
         columns.push(Arc::new(stamps.with_timezone("+00:00")));
         Ok(Some(batch_of(&self.schema, columns, given.len())?))
     }

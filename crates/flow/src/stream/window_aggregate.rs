@@ -1,5 +1,5 @@
 //! Aggregates over windows of fixed places: each pane holds the states of its keys; when the watermark reaches the end of
-//! a window, its panes are merged and the results given out, once.
+//! a window, its panes are merged and the results given out, once (see [`ended`]).
 //!
 //! Where late events update results, panes are kept for a while behind that, and the rows that a late event changes are
 //! given out again (see [`late`]).
@@ -10,9 +10,10 @@
 //!
 //! [`Lists`]: crate::stream::lists::Lists
 
+mod ended;
 mod late;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -32,9 +33,6 @@ use crate::stream::panes::Windows;
 use crate::stream::row_table::RowTable;
 use crate::stream::running::Derived;
 use crate::stream::window_aggregate::late::Late;
-
-/// How many groups are given out in one batch.
-const GROUPS_PER_BATCH: usize = 8192;
 
 /// A column of the output before the aggregates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,17 +213,9 @@ impl Operator for WindowAggregate {
 
     fn advance(&mut self, watermark: i64, out: &mut Out<'_>) -> Result<(), Broken> {
         let before = self.fired;
-        while let Some(pane) = self.first_open() {
-            let first = self.first_end(pane);
-            let end = if self.fired == i64::MIN { first } else { first.max(self.windows.next_end(self.fired)) };
-            if end > watermark {
-                break;
-            }
-            self.give_out(end, out)?;
-            self.fired = end;
-            self.forget(out);
-        }
-        if self.late.is_some() {
+        self.give_out_until(watermark, out)?;
+        let through = self.due().is_none_or(|due| due > watermark);
+        if self.late.is_some() && through {
             self.conclude(watermark);
             self.forget(out);
         }
@@ -267,7 +257,11 @@ impl Operator for WindowAggregate {
     }
 
     fn waits(&self) -> bool {
-        self.first_open().is_some()
+        self.due().is_some()
+    }
+
+    fn due(&self) -> Option<i64> {
+        self.next_behind(self.fired)
     }
 
     fn size(&self) -> (usize, usize) {
@@ -283,12 +277,6 @@ impl WindowAggregate {
 
     fn last_end(&self, pane_end: i64) -> i64 {
         if self.spread { pane_end } else { self.windows.last_end(pane_end) }
-    }
-
-    /// The first pane of a window that is still to be given out.
-    fn first_open(&self) -> Option<i64> {
-        let from = self.fired.saturating_sub(self.windows.size());
-        self.panes.range(from..).map(|(end, _)| *end).find(|end| self.last_end(*end) > self.fired)
     }
 
     /// The rows that are in a window still to be given out, or to be updated, and the ends of their panes. Rows whose
@@ -326,45 +314,6 @@ impl WindowAggregate {
         self.panes.range(first..=end).map(|(end, pane)| (*end, pane))
     }
 
-    /// Gives out the results of the window that ends at `end`.
-    fn give_out(&self, end: i64, out: &mut Out<'_>) -> Result<(), Broken> {
-        let panes: Vec<(i64, &RowTable)> = self.panes_of(end).collect();
-        let sorted: Vec<Vec<(&[u8], &[u8])>> = match panes.as_slice() {
-            [(_, one)] => vec![one.sorted()],
-            _ => panes.iter().map(|(_, pane)| pane.iter().collect()).collect(),
-        };
-        let mut keys: Vec<&[u8]> = sorted.iter().flatten().map(|(key, _)| *key).collect();
-        if sorted.len() > 1 {
-            keys.sort_unstable();
-            keys.dedup();
-        }
-        for keys in keys.chunks(GROUPS_PER_BATCH) {
-            // The states, their groups, and where each is from.
-            let (mut states, mut of, mut from) = (Vec::new(), Vec::new(), Vec::new());
-            if let ([(pane_end, pane)], [_]) = (panes.as_slice(), sorted.as_slice()) {
-                states.extend(keys.iter().filter_map(|key| pane.get(key)));
-                of.extend(0..keys.len());
-                from.extend(keys.iter().map(|key| (*pane_end, *key)));
-            } else {
-                let number: HashMap<&[u8], usize> = keys.iter().enumerate().map(|(i, key)| (*key, i)).collect();
-                for ((pane_end, _), rows) in panes.iter().zip(&sorted) {
-                    for (key, state) in rows {
-                        if let Some(group) = number.get(key) {
-                            states.push(*state);
-                            of.push(*group);
-                            from.push((*pane_end, *key));
-                        }
-                    }
-                }
-            }
-            let name = |at: usize| from.get(at).map(|(pane, key)| name_of(*pane, key)).unwrap_or_default();
-            let results = self.aggregates.results(&states, &of, keys.len(), &name)?;
-            let rows: Vec<Row<'_>> = keys.iter().map(|key| Row { end, key, marks: 0 }).collect();
-            out.rows.push(self.batch(&rows, results, &mut out.failed)?);
-        }
-        Ok(())
-    }
-
     fn batch(
         &self,
         rows: &[Row<'_>],
@@ -389,23 +338,6 @@ impl WindowAggregate {
         columns.extend(results);
         columns.push(times(&|row| Stamp::at(row.end - 1).with(row.marks).0));
         fitted(&self.schema, columns, rows.len(), failed)
-    }
-
-    /// Lets go of the panes that no later window and no late event needs.
-    fn forget(&mut self, out: &mut Out<'_>) {
-        let end = self.gone();
-        while let Some(pane_end) = self.panes.first_key_value().map(|(end, _)| *end) {
-            if self.last_end(pane_end) > end {
-                break;
-            }
-            let Some(pane) = self.panes.remove(&pane_end) else { break };
-            for (key, _) in pane.iter() {
-                out.changes.delete(&[self.aggregates.group(), &time_key(pane_end), key]);
-                if self.aggregates.has_lists() {
-                    self.aggregates.forget(&name_of(pane_end, key), out.changes);
-                }
-            }
-        }
     }
 }
 

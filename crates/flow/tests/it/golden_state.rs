@@ -111,6 +111,127 @@ fn what_ended_and_begins_again_concludes_again_and_tells_what_is_late() {
     }
 }
 
+/// With `late: update` too: what existed is closed, and what happens at new times counts, on time or late.
+#[test]
+fn windows_that_late_events_update_go_on_where_a_source_that_ended_begins_again() {
+    let mut world = World::default();
+    world.declare("t", &["key", "k", "time", "at", "0"], "k: string!\nat: timestamp!");
+    world.options(&["updating", "late", "100000"]);
+    let line = |day: u32, second: u32| format!("t {{\"k\": \"a\", \"at\": \"2026-01-0{day}T00:00:{second:02}Z\"}}\n");
+    // The last two are late: one in a window of before the end, one in a window of behind it.
+    world.feed(&[line(1, 1), line(2, 1), line(2, 30), line(1, 2), line(2, 3)].concat());
+    let lookups = LookupSet::default();
+    for (from, windows) in [
+        ("tumble(t, at, INTERVAL '10 seconds')", 1),
+        ("hop(t, at, INTERVAL '5 seconds', INTERVAL '10 seconds')", 2),
+        ("cumulate(t, at, INTERVAL '5 seconds', INTERVAL '10 seconds')", 2),
+    ] {
+        let sql = format!("SELECT k, window_end, count(*) AS n FROM {from} GROUP BY k, window_start, window_end");
+        let query = Arc::new(plan_query(&sql, &world.catalog).unwrap());
+        let [first, next, later, late, correcting] = world.events.as_slice() else { panic!("five events") };
+        let mut running = query.open().unwrap();
+        let mut kept = BTreeMap::new();
+        running.push(&first.topic, &first.rows, &lookups).unwrap();
+        let ended = running.advance(i64::MAX, &lookups).unwrap();
+        assert_eq!(rows_of(&ended), windows, "{sql}");
+        keep(&mut running, &mut kept);
+        let mut reopened = query.open().unwrap();
+        kept.iter().for_each(|(key, value)| reopened.restore(key, Some(value)).unwrap());
+        for running in [&mut running, &mut reopened] {
+            for event in [next, later] {
+                let step = running.push(&event.topic, &event.rows, &lookups).unwrap();
+                assert_eq!(step.late, Vec::<u32>::new(), "{sql}");
+            }
+            let given = running.advance(later.watermark, &lookups).unwrap();
+            assert_eq!(rows_of(&given), windows, "{sql}");
+            let step = running.push(&late.topic, &late.rows, &lookups).unwrap();
+            assert_eq!((step.late.clone(), rows_of(&step)), (vec![0], 0), "{sql}");
+            let step = running.push(&correcting.topic, &correcting.rows, &lookups).unwrap();
+            assert_eq!((step.late.clone(), rows_of(&step)), (vec![], windows), "{sql}");
+            assert_eq!(rows_of(&running.advance(i64::MAX, &lookups).unwrap()), windows, "{sql}");
+        }
+    }
+}
+
+/// The versions of a table are no windows: which of them an event meets does not depend on whether a source has ended.
+#[test]
+fn an_event_of_a_source_that_begins_again_meets_the_version_of_its_time() {
+    let mut world = World::default();
+    world.declare("t", &["key", "k", "time", "at", "0"], "k: string!\nat: timestamp!");
+    world.declare("v", &["table", "key", "k", "time", "since", "0"], "k: string!\nname: string\nsince: timestamp!");
+    let stream = |second: u32| format!("t {{\"k\": \"a\", \"at\": \"2026-01-01T00:00:{second:02}Z\"}}\n");
+    let version = |second: u32| {
+        format!("v {{\"k\": \"a\", \"name\": \"v{second}\", \"since\": \"2026-01-01T00:00:{second:02}Z\"}}\n")
+    };
+    world.feed(&[version(1), version(10), stream(2), stream(5)].concat());
+    let sql = "SELECT t.k, v.name FROM t LEFT JOIN v FOR SYSTEM_TIME AS OF t.at ON t.k = v.k";
+    let mut running = Arc::new(plan_query(sql, &world.catalog).unwrap()).open().unwrap();
+    let lookups = LookupSet::default();
+    let (again, before) = world.events.split_last().unwrap();
+    for event in before {
+        running.push(&event.topic, &event.rows, &lookups).unwrap();
+        running.advance(event.watermark, &lookups).unwrap();
+    }
+    running.advance(i64::MAX, &lookups).unwrap();
+    running.push(&again.topic, &again.rows, &lookups).unwrap();
+    let step = running.advance(i64::MAX, &lookups).unwrap();
+    let names = step.rows.iter().flat_map(|rows| rows.column(1).as_string::<i32>().iter().flatten());
+    assert_eq!(names.collect::<Vec<_>>(), ["v1"]);
+}
+
+/// An event an hour for fifty days, in sixty windows each, and the end: more rows than a step gives out.
+#[test]
+fn many_windows_that_end_together_come_in_steps_of_few_batches() {
+    let mut world = World::default();
+    world.declare("t", &["key", "k", "time", "at", "0"], "k: string!\nat: timestamp!");
+    let line = |hour: u32| {
+        let (month, day) = if hour / 24 < 31 { (1, hour / 24 + 1) } else { (2, hour / 24 - 30) };
+        format!("t {{\"k\": \"a\", \"at\": \"2026-{month:02}-{day:02}T{:02}:00:00Z\"}}\n", hour % 24)
+    };
+    world.feed(&(0..1200).map(line).collect::<String>());
+    let from = "SELECT k, window_start, window_end, count(*) AS n FROM hop(t, at, INTERVAL '1 minute', INTERVAL '1 hour') \
+                GROUP BY k, window_start, window_end";
+    let twice = format!(
+        "SELECT 'all' AS k, window_start, window_end, max(n) AS most FROM ({from}) GROUP BY window_start, window_end"
+    );
+    let lookups = LookupSet::default();
+    for sql in [from, &twice] {
+        let query = Arc::new(plan_query(sql, &world.catalog).unwrap());
+        let mut running = query.open().unwrap();
+        let mut kept = BTreeMap::new();
+        for run in runs(&world.events.iter().collect::<Vec<_>>()) {
+            running.push(&run.topic, &run.rows, &lookups).unwrap();
+        }
+        let (mut given, mut steps, mut promised) = (0, 1, i64::MIN);
+        loop {
+            let step = running.advance(i64::MAX, &lookups).unwrap();
+            assert!(step.rows.len() <= 2, "{sql}");
+            for rows in &step.rows {
+                let ends = rows.column(2).as_primitive::<TimestampMicrosecondType>();
+                assert!(ends.values().iter().all(|end| *end > promised), "{sql}");
+            }
+            given += rows_of(&step);
+            keep(&mut running, &mut kept);
+            if !step.more {
+                break;
+            }
+            promised = running.output_watermark(i64::MAX);
+            assert!(promised < i64::MAX, "{sql}");
+            running = query.open().unwrap();
+            kept.iter().for_each(|(key, value)| running.restore(key, Some(value)).unwrap());
+            assert!(running.resume(i64::MAX), "{sql}");
+            assert_eq!(running.output_watermark(i64::MAX), promised, "{sql}");
+            steps += 1;
+        }
+        assert_eq!((given, steps), (72_000, 2), "{sql}");
+        assert!(!running.resume(i64::MAX) && running.output_watermark(i64::MAX) == i64::MAX, "{sql}");
+    }
+}
+
+fn rows_of(step: &Step) -> usize {
+    step.rows.iter().map(RecordBatch::num_rows).sum()
+}
+
 /// The file with every `@expect` as it really is.
 fn rerun(text: &str) -> String {
     let mut world = World::default();

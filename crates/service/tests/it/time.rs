@@ -1,6 +1,6 @@
 //! Event time: lateness at the entry, watermarks through services, whoever is slow, idle, restarted or finished.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use millstream_service::{
 };
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, Numbers, name, pass, schema, until};
+use crate::bed::{Bed, FaultyLog, Numbers, name, pass, schema, until};
 
 const TIMED: &[(&str, &str)] = &[("k", "string"), ("n", "bigint!"), ("at", "timestamp")];
 const SECOND: i64 = 1_000_000;
@@ -386,6 +386,51 @@ async fn whoever_holds_open_windows_is_waited_for_while_its_inputs_are_idle() {
     let said = found(bed.log.as_ref(), "out").await.said;
     assert!(said.values().all(|said| !said.contains(&Watermark::IDLE)), "{said:?}");
     bed.runner.stop_all(true).await;
+}
+
+/// An event an hour for fifty days, each in sixty windows: more than one commit has room for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn windows_that_end_together_go_out_in_several_commits_whatever_happens_between_these() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut logs = logs(dir.path());
+    logs.extend([3, 5, 8].map(|seed| Arc::new(FaultyLog::new(seed, 250)) as Arc<dyn Log>));
+    for log in logs {
+        let bed = Bed::on(log);
+        bed.topic("raw", TIMED, &["k"], 1).await;
+        bed.topic("out", &[("k", "string"), ("window_end", "timestamp!"), ("n", "bigint!")], &["k"], 1).await;
+        let mut catalog = Catalog::default();
+        catalog.topics.insert(name("raw"), schema(TIMED));
+        catalog.event_times.insert(name("raw"), TimeColumn { name: "at".to_owned(), plus_us: 0 });
+        let sql = "SELECT k, window_end, count(*) AS n FROM hop(raw, at, INTERVAL '1 minute', INTERVAL '1 hour') \
+                   GROUP BY k, window_end";
+        let query = plan_query(sql, &catalog).unwrap_or_else(|e| panic!("{e:?}"));
+        let made = |n: u64| {
+            let (month, day) = if n / 24 < 31 { (1, n / 24 + 1) } else { (2, n / 24 - 30) };
+            let at = format!("1970-{month:02}-{day:02}T{:02}:00:00Z", n % 24);
+            json!({"k": format!("k{}", n % 13), "n": n, "at": at}).to_string()
+        };
+        bed.runner.start_source(source("numbers", Numbers::new(1200), ten_seconds(), made)).await.unwrap();
+        // All is there before the service begins, so that one watermark ends all windows.
+        bed.drained().await;
+        let def = timed("hours", input("raw", &[("numbers", 1, false)]), "out");
+        bed.runner.start_service(ServiceDef { work: Work::Query(Arc::new(query)), ..def }).await.unwrap();
+        bed.drained().await;
+        let mut ends = BTreeSet::new();
+        let (mut batches, mut promised) = (0, i64::MIN);
+        let mut reader = bed.log.read(&TopicPartition::new(name("out"), 0), Offset(0)).unwrap();
+        while let Read::Batch(batch) = reader.next().await.unwrap() {
+            batches += usize::from(batch.rows.num_rows() > 0);
+            let column = batch.rows.column_by_name("window_end").unwrap().as_primitive::<TimestampMicrosecondType>();
+            for end in column.values() {
+                assert!(*end > promised, "{end} is behind {promised}");
+                assert!(ends.insert(*end), "{end} is there twice");
+            }
+            promised = batch.marks.iter().map(|mark| mark.watermark.0).fold(promised, i64::max);
+        }
+        assert_eq!((ends.len(), promised), (72_000, Watermark::CLOSED.0));
+        assert!((2..20).contains(&batches), "{batches}");
+        bed.runner.stop_all(false).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -29,7 +29,7 @@ pub(super) struct Late {
     /// For how long they are taken, in microseconds.
     micros: i64,
     /// Windows that ended at this time or before take no late events any more: so far behind the start of the newest pane
-    /// that a row came for, or the end of time when nothing more is expected.
+    /// that a row came for, or given out when nothing more was expected.
     closed: i64,
     /// Whether it has changed since the changelog was told.
     told: bool,
@@ -90,11 +90,16 @@ impl WindowAggregate {
     }
 
     /// The watermark is here: windows without a row count as given out too, so that what comes for them late is known to
-    /// be late. When nothing more is expected, nothing more is taken.
+    /// be late. When nothing more is expected, the windows that there were take nothing more; a source that finds more begins
+    /// new ones.
     pub(super) fn conclude(&mut self, watermark: i64) {
-        self.fired = self.windows.last_over(watermark).map_or(self.fired, |over| over.max(self.fired));
-        if let Some(late) = self.late.as_mut().filter(|_| watermark == i64::MAX) {
-            late.closed = i64::MAX;
+        if watermark != i64::MAX {
+            self.fired = self.windows.last_over(watermark).map_or(self.fired, |over| over.max(self.fired));
+            return;
+        }
+        let fired = self.fired;
+        if let Some(late) = self.late.as_mut().filter(|late| late.closed < fired) {
+            late.closed = fired;
             late.told = false;
         }
     }
