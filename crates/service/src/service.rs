@@ -341,6 +341,7 @@ impl<'a> Running<'a> {
             };
             self.context.shared.set(State::Running);
             self.flight.settle_ready()?;
+            self.tell_concluded();
             while self.flight.is_full() {
                 self.flight.settle_one().await?;
             }
@@ -544,9 +545,19 @@ impl<'a> Running<'a> {
         self.plan.give_out(step, self.context.task.id.partition, staged)
     }
 
+    /// Who waits for the end is told at once that more is to come, and that none is only when all is in the log
+    /// ([`Self::tell_concluded`]): until then the task may yet begin again before it.
     fn set_more(&mut self, more: bool) {
         self.more = more;
-        self.context.shared.concluding.store(more, Ordering::Release);
+        if more {
+            self.context.shared.concluding.store(true, Ordering::Release);
+        }
+    }
+
+    fn tell_concluded(&self) {
+        if !self.more && self.flight.is_empty() {
+            self.context.shared.concluding.store(false, Ordering::Release);
+        }
     }
 
     fn push(&mut self, piece: &Piece, lookups: &LookupSet, staged: &mut Staged) -> Result<(), String> {
