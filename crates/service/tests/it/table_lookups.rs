@@ -247,6 +247,7 @@ async fn events_that_are_read_again_find_what_they_found() {
         stateful: false,
         to: To::Start,
         how: Outputs::Topic(name("again")),
+        store: None,
     };
     service.rewind(&order).await.unwrap();
     bed.drained().await;
