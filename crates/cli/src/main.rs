@@ -16,10 +16,15 @@ mod terminal;
 use std::process::ExitCode;
 
 use clap::Parser;
+use mimalloc::MiMalloc;
 
 use crate::command::Cli;
 use crate::exit::Exit;
 use crate::terminal::Style;
+
+// A single event makes many small buffers; the system's allocator takes a tenth of its time, and keeps more of the memory.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_schema::SchemaRef;
 use axum::http::StatusCode;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -101,7 +102,7 @@ impl Replies {
     }
 
     /// Takes the decisions of a batch, or of it only the one on the id `only`.
-    fn seen(&self, topic: &Name, letters: bool, batch: &Batch, only: Option<&str>) {
+    fn seen(&self, topic: &Name, letters: bool, batch: &Batch, lines: &mut Lines, only: Option<&str>) {
         if self.ids.lock().ids.is_empty() {
             return;
         }
@@ -113,7 +114,8 @@ impl Replies {
             let id = if letters { self.id_in(&id) } else { Some(id) };
             let asked = |id: &String| only.is_none_or(|only| only == id);
             let Some(id) = id.filter(|id| asked(id) && self.is_wanted(id)) else { continue };
-            let decision = if letters { letter(topic, batch, row) } else { decision(topic, batch, row) };
+            let decision =
+                if letters { letter(topic, batch, row) } else { decision(topic, lines.line(&batch.rows, row)) };
             if let Some(entry) = self.ids.lock().ids.get(&id) {
                 // The first decision counts.
                 entry.sender.send_if_modified(|known| {
@@ -159,10 +161,11 @@ impl Replies {
         let at = TopicPartition::new(topic.clone(), partition);
         let start = log.start(&at).await?;
         let mut reader = log.read(&at, start)?;
+        let mut lines = Lines::default();
         while self.is_wanted(id)
             && let Read::Batch(batch) = reader.next().await?
         {
-            self.seen(topic, letters, &batch, Some(id));
+            self.seen(topic, letters, &batch, &mut lines, Some(id));
             tokio::task::yield_now().await;
         }
         Ok(())
@@ -263,9 +266,10 @@ async fn tail(
     letters: bool,
     mut reader: Box<dyn crate::service::log::Reader>,
 ) {
+    let mut lines = Lines::default();
     loop {
         match reader.next().await {
-            Ok(Read::Batch(batch)) => replies.seen(&at.topic, letters, &batch, None),
+            Ok(Read::Batch(batch)) => replies.seen(&at.topic, letters, &batch, &mut lines, None),
             Ok(Read::AtEnd { .. }) => reader.changed().await,
             Err(e) => {
                 // Only a log that has stopped or lost its files says so; requests then end at their time limit.
@@ -276,11 +280,25 @@ async fn tail(
     }
 }
 
-fn decision(topic: &Name, batch: &Batch, row: usize) -> Decision {
-    let event = user_schema(&batch.rows.schema())
-        .ok()
-        .and_then(|schema| json::Encoder::new(&schema, json::Decimals::default()).encode_row(&batch.rows, row).ok())
-        .map(Arc::from);
+/// Writes events as JSON, with the encoder of the columns that it saw last.
+#[derive(Default)]
+struct Lines {
+    known: Option<(SchemaRef, json::Encoder)>,
+}
+
+impl Lines {
+    fn line(&mut self, rows: &RecordBatch, row: usize) -> Option<Arc<str>> {
+        let columns = rows.schema_ref();
+        if self.known.as_ref().is_none_or(|(known, _)| !Arc::ptr_eq(known, columns)) {
+            let encoder = json::Encoder::new(&user_schema(columns).ok()?, json::Decimals::default());
+            self.known = Some((Arc::clone(columns), encoder));
+        }
+        let (_, encoder) = self.known.as_ref()?;
+        encoder.encode_row(rows, row).ok().map(Arc::from)
+    }
+}
+
+fn decision(topic: &Name, event: Option<Arc<str>>) -> Decision {
     Decision { status: StatusCode::OK, body: json!({"topic": topic.as_str()}), event }
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod exact;
 pub(crate) mod fallible;
 mod guard;
+mod known;
 pub(crate) mod row;
 #[cfg(test)]
 mod tests;
@@ -98,7 +99,10 @@ fn by_message(message: &str) -> &'static str {
 /// An expression that runs on a batch of known columns.
 #[derive(Debug, Clone)]
 pub(crate) struct Compiled {
+    /// As it was planned.
     expr: Arc<dyn PhysicalExpr>,
+    /// The same, faster.
+    runs: Arc<dyn PhysicalExpr>,
     text: Arc<str>,
     fallible: bool,
     /// A decimal whose values may have outgrown its digits.
@@ -137,12 +141,14 @@ impl Compiled {
             _ => None,
         };
         let fallible = digits.is_some() || fallible::fallible(&physical, relaxed);
-        Ok(Self { expr: physical, text: text_of(expr).into(), fallible, digits })
+        let fields = relaxed.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+        let runs = known::known(Arc::clone(&physical), &Schema::new(fields.collect::<Vec<_>>()))?;
+        Ok(Self { expr: physical, runs, text: text_of(expr).into(), fallible, digits })
     }
 
     /// A part of a compiled expression.
     pub(crate) fn part(expr: Arc<dyn PhysicalExpr>) -> Self {
-        Self { expr, text: "".into(), fallible: true, digits: None }
+        Self { runs: Arc::clone(&expr), expr, text: "".into(), fallible: true, digits: None }
     }
 
     /// With another text.
@@ -155,7 +161,7 @@ impl Compiled {
         self.fallible
     }
 
-    /// What runs.
+    /// The expression as it was planned.
     pub(crate) fn physical(&self) -> &Arc<dyn PhysicalExpr> {
         &self.expr
     }
@@ -174,7 +180,7 @@ impl Compiled {
     pub(crate) fn evaluate(&self, batch: &RecordBatch) -> Result<ArrayRef, EvalError> {
         // A kernel that panics on an odd value fails its event like one that says so. Expressions have no state that
         // could be left half changed.
-        let work = AssertUnwindSafe(|| self.expr.evaluate(batch).and_then(|v| v.into_array(batch.num_rows())));
+        let work = AssertUnwindSafe(|| self.runs.evaluate(batch).and_then(|v| v.into_array(batch.num_rows())));
         match catch_unwind(work) {
             Ok(value) => value.map_err(|e| EvalError::planner(&e, &self.text)),
             Err(payload) => {

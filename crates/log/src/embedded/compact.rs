@@ -16,6 +16,7 @@ use millstream_event::{Mark, Offset, Schema, ipc};
 
 use super::block::{BlockInfo, Events, encode_block};
 use super::checkpoint::SettledMeta;
+use super::ease::{Ease, SYNC_BYTES};
 use super::index::{Partition, Topic};
 #[cfg(any(test, feature = "sabotage"))]
 use super::options::Sabotage;
@@ -23,6 +24,7 @@ use super::retention::Limits;
 use super::settled_file::{BlockAt, OpenFile, SettledFile};
 use super::settler::{Failure, failure};
 use super::shared::{Shared, count};
+use super::space::Room;
 use crate::evolution::upgrade;
 use crate::newest::Newest;
 use crate::promises::Promises;
@@ -46,6 +48,8 @@ pub(super) struct Job {
     pub(super) start: u64,
     /// Every reader at work has passed what is before this offset.
     pub(super) passed: u64,
+    /// Whether it is late.
+    pub(super) hurry: bool,
 }
 
 /// What was made.
@@ -81,6 +85,7 @@ impl Job {
         let mut newest =
             newest.ok_or_else(|| Error::Refused(format!("the table {} has no usable key", self.partition.at)))?;
         let last: Cell<Option<u64>> = Cell::default();
+        let mut ease = Ease::begin();
         let mut all = Vec::with_capacity(self.files.len());
         for file in self.files.iter().rev() {
             let open = OpenFile::open(self.shared.options.vfs.as_ref(), file)?;
@@ -96,6 +101,7 @@ impl Job {
                 };
                 let kept = newest.keep(&events.rows, goes)?;
                 masks.push(self.without_trimmed(&events, kept));
+                ease.step(|| self.hurries());
             }
             masks.reverse();
             all.push(masks);
@@ -171,12 +177,19 @@ impl Job {
         file.sync_data()
     }
 
+    /// Whether space is short, or runs short before it is through.
+    fn hurries(&self) -> bool {
+        self.hurry || self.shared.ending.load(Ordering::Acquire) || self.shared.preparer.room() != Room::Plenty
+    }
+
     fn write(&self, output: &mut Output<'_>, masks: Vec<Vec<BooleanArray>>) -> Result<(), Failure> {
+        let mut ease = Ease::begin();
         for (file, masks) in self.files.iter().zip(masks) {
             let open = OpenFile::open(self.shared.options.vfs.as_ref(), file)?;
             for (at, mask) in open.blocks().iter().zip(masks) {
                 let events = self.events(&open, at, &output.schema)?;
                 output.push(&events, &mask, at)?;
+                ease.step(|| self.hurries());
             }
         }
         output.finish()
@@ -188,6 +201,8 @@ struct Writing {
     file: Arc<dyn File>,
     beside: PathBuf,
     meta: SettledMeta,
+    /// How many bytes are not synced.
+    unsynced: usize,
 }
 
 /// Writes rows as blocks and files.
@@ -257,8 +272,14 @@ impl<'a> Output<'a> {
             Some(writing) => writing,
             None => self.open(info)?,
         };
-        let written = writing.file.write_all_at(block, writing.meta.len);
-        let written = written.map_err(failure("writing", &writing.beside));
+        writing.unsynced += block.len();
+        let mut written = writing.file.write_all_at(block, writing.meta.len);
+        let written_at = &writing.beside;
+        if writing.unsynced >= SYNC_BYTES && written.is_ok() {
+            written = self.job.sync(writing.file.as_ref());
+            writing.unsynced = 0;
+        }
+        let written = written.map_err(failure("writing", written_at));
         let meta = &mut writing.meta;
         meta.len += block.len() as u64;
         (meta.next, meta.raw) = (info.next, meta.raw + raw);
@@ -280,7 +301,7 @@ impl<'a> Output<'a> {
         let beside = self.path(&meta).with_extension("new");
         let file = shared.options.vfs.open(&beside, OpenOptions::TRUNCATE).map_err(failure("making", &beside))?;
         tracing::debug!(table = %at, generation = meta.generation, "a table is compacted");
-        Ok(Writing { file, beside, meta: SettledMeta { oldest, ..meta } })
+        Ok(Writing { file, beside, meta: SettledMeta { oldest, ..meta }, unsynced: 0 })
     }
 
     fn path(&self, meta: &SettledMeta) -> PathBuf {
@@ -290,7 +311,7 @@ impl<'a> Output<'a> {
 
     /// Gives the file that is being written its name.
     fn close(&mut self) -> Result<(), Failure> {
-        let Some(Writing { file, beside, meta }) = &self.writing else { return Ok(()) };
+        let Some(Writing { file, beside, meta, .. }) = &self.writing else { return Ok(()) };
         self.job.sync(file.as_ref()).map_err(failure("syncing", beside))?;
         let path = self.path(meta);
         self.job.shared.options.vfs.rename(beside, &path).map_err(failure("renaming", beside))?;

@@ -46,6 +46,16 @@ struct Running {
     worker: JoinHandle<Result<Made, Failure>>,
 }
 
+/// What is to be compacted.
+struct Due {
+    topic: Arc<Topic>,
+    partition: Arc<Partition>,
+    /// Whether for want of room.
+    scarce: bool,
+    /// Whether it should have begun before.
+    late: bool,
+}
+
 impl Compaction {
     /// Whether nothing may be added to a settled file: it is being merged, or was made by a merge.
     pub(super) fn holds(&self, partition: &Arc<Partition>, file: &SettledMeta) -> bool {
@@ -82,15 +92,15 @@ impl Settler {
             self.conclude(running)?;
         }
         if self.compaction.running.is_none()
-            && let Some((topic, partition, scarce)) = self.due()
+            && let Some(due) = self.due()
         {
-            self.begin(topic, partition, scarce)?;
+            self.begin(due)?;
         }
         Ok(())
     }
 
-    /// The partition that is to be compacted now, and whether that is for want of room.
-    fn due(&self) -> Option<(Arc<Topic>, Arc<Partition>, bool)> {
+    /// The partition that is to be compacted now.
+    fn due(&self) -> Option<Due> {
         let topics = self.shared.topics.read();
         let is_table = |topic: &&Arc<Topic>| topic.with_info(|info| info.spec.kind == TopicKind::Table);
         let tables = topics.by_id.values().filter(is_table);
@@ -102,8 +112,8 @@ impl Settler {
         let held = |id| self.compaction.given_up.contains(&id) || self.compaction.pauses.holds(id, now);
         let may = all.into_iter().filter(|(_, partition)| !held(id_of(partition)));
         let weighed = may.map(|found| (weigh(&found.1.contents.lock()), found));
-        let (topic, partition) = pace::choose(weighed, floor, scarce)?;
-        Some((topic.clone(), partition.clone(), scarce))
+        let (weight, (topic, partition)) = pace::choose(weighed, floor, scarce)?;
+        Some(Due { topic: topic.clone(), partition: partition.clone(), scarce, late: weight.is_late(floor) })
     }
 
     /// Whether there is space for a second copy of these files beside a segment of the journal; else why not.
@@ -116,7 +126,8 @@ impl Settler {
         }
     }
 
-    fn begin(&mut self, topic: Arc<Topic>, partition: Arc<Partition>, scarce: bool) -> Result<(), Failure> {
+    fn begin(&mut self, due: Due) -> Result<(), Failure> {
+        let Due { topic, partition, scarce, late } = due;
         let limits = limits(&self.shared, &topic, partition.at.partition.0);
         let Some((version, spec)) = self.settled_version(&topic) else { return Ok(()) };
         let contents = partition.contents.lock();
@@ -132,6 +143,7 @@ impl Settler {
             limits,
             start: contents.start,
             passed: contents.readers.passed(),
+            hurry: late,
         };
         drop(contents);
         if let Err(why) = self.has_space(&inputs) {

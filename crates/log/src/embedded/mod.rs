@@ -17,6 +17,7 @@ mod committer;
 mod compact;
 mod compaction;
 mod damaged;
+mod ease;
 mod frame;
 #[cfg(feature = "testing")]
 pub mod fuzzing;

@@ -22,6 +22,11 @@ impl Weight {
         self.come > self.left.saturating_add(floor)
     }
 
+    /// Whether so much has come that compactions do not keep up.
+    pub(super) fn is_late(self, floor: u64) -> bool {
+        self.come / 2 > self.left.saturating_add(floor)
+    }
+
     /// Compares what has come in proportion to what was left, so that none waits for ever behind others.
     fn ratio(self, floor: u64, other: Self) -> std::cmp::Ordering {
         let times = |a: Self, b: Self| u128::from(a.come) * u128::from(b.left.saturating_add(floor).max(1));
@@ -31,13 +36,12 @@ impl Weight {
 
 /// The one to compact: where there is room, that of which most has come in proportion to what was left and `floor`, once it
 /// is more than that; where room is `scarce`, that to which most has come at all.
-pub(super) fn choose<T>(all: impl Iterator<Item = (Weight, T)>, floor: u64, scarce: bool) -> Option<T> {
-    let chosen = if scarce {
+pub(super) fn choose<T>(all: impl Iterator<Item = (Weight, T)>, floor: u64, scarce: bool) -> Option<(Weight, T)> {
+    if scarce {
         all.filter(|(weight, _)| weight.come > 0).max_by_key(|(weight, _)| weight.come)
     } else {
         all.filter(|(weight, _)| weight.is_due(floor)).max_by(|(a, _), (b, _)| a.ratio(floor, *b))
-    };
-    chosen.map(|(_, found)| found)
+    }
 }
 
 /// Whether a compaction from `before` to `after` bytes was for nothing, so that another one soon would be as well.
@@ -79,7 +83,7 @@ mod tests {
 
     fn chosen(all: &[(u64, u64)], floor: u64, scarce: bool) -> Option<usize> {
         let weighed = all.iter().map(|(come, left)| Weight { come: *come, left: *left });
-        choose(weighed.zip(0..), floor, scarce)
+        choose(weighed.zip(0..), floor, scarce).map(|(_, place)| place)
     }
 
     #[test]

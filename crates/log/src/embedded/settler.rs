@@ -16,20 +16,19 @@ use millstream_event::{Offset, ipc};
 use super::block::{BlockInfo, Runs, encode_block};
 use super::checkpoint::{Checkpoint, SettledMeta};
 use super::compaction::Compaction;
+use super::ease::{Ease, SYNC_BYTES};
 use super::index::{Entry, Partition, Topic};
 use super::reader::{load_bytes, load_entry};
 use super::retention::{Limits, limits};
 use super::segment::Sealed;
 use super::settled_file::SettledFile;
 use super::shared::{Shared, count};
+use super::space::Room;
 use super::walk::{Found, Walker, io_error};
 use super::writer::is_no_space;
 use crate::Error;
 use crate::promises::Promises;
 use crate::vfs::OpenOptions;
-
-/// Blocks are written when they are as many bytes together.
-const WRITE_BYTES: usize = 4 << 20;
 
 pub(super) struct Settler {
     pub(super) shared: Arc<Shared>,
@@ -74,6 +73,13 @@ struct Outcome {
     file: Option<(PathBuf, SettledMeta)>,
     /// Behind the last offset of the segment.
     to: u64,
+}
+
+/// What goes along with a pass.
+struct Course {
+    /// Directories with new files.
+    dirs: BTreeSet<PathBuf>,
+    ease: Ease,
 }
 
 impl Settler {
@@ -136,6 +142,11 @@ impl Settler {
         }
     }
 
+    /// Whether commits may come to wait for the segment that is being settled.
+    fn hurries(&self) -> bool {
+        self.ending() || self.shared.sealed.lock().len() > 1 || self.shared.preparer.room() != Room::Plenty
+    }
+
     fn ending(&self) -> bool {
         self.shared.ending.load(Ordering::Acquire)
     }
@@ -143,19 +154,20 @@ impl Settler {
     fn settle(&mut self, sealed: &Sealed) -> Result<(), Failure> {
         let mut next = self.state_after(sealed)?;
         let topics: Vec<Arc<Topic>> = self.shared.topics.read().by_id.values().cloned().collect();
-        let (mut outcomes, mut dirs) = (Vec::new(), BTreeSet::new());
+        let mut outcomes = Vec::new();
+        let mut course = Course { dirs: BTreeSet::new(), ease: Ease::begin() };
         for topic in &topics {
             for partition in &topic.partitions {
                 if self.ending() {
                     return Err(Failure::Ending);
                 }
-                if let Some(outcome) = self.settle_partition(topic, partition, sealed, &mut next, &mut dirs)? {
+                if let Some(outcome) = self.settle_partition(topic, partition, sealed, &mut next, &mut course)? {
                     outcomes.push(outcome);
                 }
             }
         }
         let vfs = self.shared.options.vfs.as_ref();
-        for dir in dirs {
+        for dir in course.dirs {
             vfs.sync_dir(&dir).map_err(failure("syncing", &dir))?;
         }
         self.save(next)?;
@@ -206,7 +218,7 @@ impl Settler {
         partition: &Arc<Partition>,
         sealed: &Sealed,
         next: &mut Checkpoint,
-        dirs: &mut BTreeSet<PathBuf>,
+        course: &mut Course,
     ) -> Result<Option<Outcome>, Failure> {
         let id = sealed.segment.id;
         let (entries, start): (Vec<Entry>, u64) = {
@@ -235,7 +247,8 @@ impl Settler {
         {
             *kept = (*kept).max(start);
         }
-        let file = if live.is_empty() { None } else { Some(self.write(topic, partition, live, files, &limits, dirs)?) };
+        let file =
+            if live.is_empty() { None } else { Some(self.write(topic, partition, live, files, &limits, course)?) };
         Ok(Some(Outcome { partition: partition.clone(), start, file, to }))
     }
 
@@ -246,7 +259,7 @@ impl Settler {
         live: &[Entry],
         files: &mut Vec<SettledMeta>,
         limits: &Limits,
-        dirs: &mut BTreeSet<PathBuf>,
+        course: &mut Course,
     ) -> Result<(PathBuf, SettledMeta), Failure> {
         let vfs = self.shared.options.vfs.as_ref();
         let (layout, number) = (&self.shared.layout, partition.at.partition.0);
@@ -260,7 +273,7 @@ impl Settler {
         if !goes_on {
             let dir = layout.partition(&partition.at.topic, number);
             vfs.create_dir_all(&dir).map_err(failure("making", &dir))?;
-            dirs.extend(dir.ancestors().take(3).map(|dir| dir.to_owned()));
+            course.dirs.extend(dir.ancestors().take(3).map(|dir| dir.to_owned()));
             files.push(SettledMeta::empty(base, 0, time));
         }
         let meta = files.last_mut().ok_or_else(|| Error::Refused("no file to settle to".into()))?;
@@ -278,14 +291,15 @@ impl Settler {
             meta.rows = meta.rows.map(|before| before + rows);
             meta.raw += self.block(topic, partition, block, &mut out)?;
             rest = after;
-            if out.len() >= WRITE_BYTES || rest.is_empty() {
+            if out.len() >= SYNC_BYTES || rest.is_empty() {
                 file.write_all_at(&out, meta.len).map_err(failure("writing", &path))?;
+                file.sync_data().map_err(failure("syncing", &path))?;
                 meta.len += out.len() as u64;
                 count(&self.shared.counters.settled_bytes, out.len() as u64);
                 out.clear();
             }
+            course.ease.step(|| self.hurries());
         }
-        file.sync_data().map_err(failure("syncing", &path))?;
         meta.next = live.last().map_or(meta.next, Entry::next);
         meta.newest = meta.newest.max(time);
         Ok((path, meta.clone()))
