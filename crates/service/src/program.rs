@@ -109,6 +109,13 @@ impl Program {
         }
     }
 
+    /// Brings near what [`Program::restore`] of these keys will need.
+    pub(crate) fn touch<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+        if let Self::Query(running) = self {
+            running.touch(keys);
+        }
+    }
+
     /// Takes back a change; `value` is `None` where the key is gone.
     pub(crate) fn restore(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Broken> {
         match self {

@@ -64,6 +64,12 @@ pub(crate) trait Operator: Send {
     /// Takes one change that it told before; `None`: the key is gone.
     fn restore(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Broken>;
 
+    /// Reads what [`Operator::restore`] of a key will need, to no other end than that it is near then: of keys in any order
+    /// memory answers many at a time, if nothing is done in between.
+    fn touch(&self, _key: &[u8]) -> u8 {
+        0
+    }
+
     /// By how many microseconds the event time of what it will still give out may be behind its watermark.
     fn holds_back(&self) -> i64 {
         0

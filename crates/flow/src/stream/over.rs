@@ -238,6 +238,13 @@ impl Operator for Over {
         }
     }
 
+    fn touch(&self, key: &[u8]) -> u8 {
+        match key.split_last() {
+            Some((&EVENT, key)) => self.keyed.touch_event(key),
+            _ => 0,
+        }
+    }
+
     fn waits(&self) -> bool {
         self.waiting.as_ref().is_some_and(|waiting| waiting.size().0 > 0)
     }

@@ -23,6 +23,9 @@ use super::other_form;
 use crate::program::{Program, Stateful};
 use crate::task::{Context, Fault};
 
+/// So many rows are brought near together before they are taken.
+const TOUCHED_ROWS: usize = 64;
+
 /// The name of a service's changelog.
 pub fn topic_name(service: &Name) -> Result<Name, NameError> {
     Name::new(format!("{service}.state"))
@@ -126,18 +129,22 @@ impl Changelog {
         let form =
             || Fault::Failed(format!("topic `{}` does not have the columns of a changelog", self.topic.spec.name));
         let rows = Rows::of(batch).ok_or_else(form)?;
-        for (row, entry) in rows.iter().enumerate() {
-            match entry {
-                ([], form) => {
-                    let form = form.filter(|form| !form.is_empty());
-                    self.named = form.is_some();
-                    reading.fits = form.is_none_or(|form| form == self.signature.as_bytes());
-                    reading.begun = Some(batch.offset(row));
-                    reading.begin()?;
+        let rows: Vec<_> = rows.iter().enumerate().collect();
+        for rows in rows.chunks(TOUCHED_ROWS) {
+            reading.program.touch(rows.iter().map(|(_, (key, _))| *key));
+            for (row, entry) in rows {
+                match entry {
+                    ([], form) => {
+                        let form = form.filter(|form| !form.is_empty());
+                        self.named = form.is_some();
+                        reading.fits = form.is_none_or(|form| form == self.signature.as_bytes());
+                        reading.begun = Some(batch.offset(*row));
+                        reading.begin()?;
+                    }
+                    // What was written by another program may yet be void.
+                    _ if !reading.fits => {}
+                    (key, value) => reading.take(key, *value)?,
                 }
-                // What was written by another program may yet be void.
-                _ if !reading.fits => {}
-                (key, value) => reading.take(key, value)?,
             }
         }
         Ok(())

@@ -200,6 +200,11 @@ impl History {
         &self.blocks
     }
 
+    /// The last byte of its rows, if there is one.
+    pub(crate) fn last_byte(&self) -> u8 {
+        self.fixed.last().copied().unwrap_or_default()
+    }
+
     /// About how many bytes it takes.
     pub(crate) fn bytes(&self) -> usize {
         self.fixed.capacity() + self.heap.capacity() + self.blocks.bytes()

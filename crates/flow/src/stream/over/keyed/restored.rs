@@ -13,12 +13,7 @@ impl Keyed {
         let number = u64::from_be_bytes(*number);
         let Some(row) = value else {
             self.restored.remove(&(Box::from(key), number));
-            let hash = self.hasher.hash_one(key);
-            let entries = &self.entries;
-            let same =
-                |slot: &u32| entries.get(*slot as usize).and_then(Option::as_ref).is_some_and(|e| *e.key == *key);
-            let slot = self.index.find(hash, same).copied();
-            if let Some(entry) = slot.and_then(|slot| self.entries.get_mut(slot as usize)).and_then(Option::as_mut) {
+            if let Some(entry) = self.find(key).and_then(|slot| self.entries.get_mut(slot as usize)).and_then(Option::as_mut) {
                 let kept = entry.history.range(&self.layout);
                 if kept.contains(&number) {
                     entry.history.forget(&self.layout, number + 1);
@@ -36,6 +31,17 @@ impl Keyed {
             }
         }
         Some(())
+    }
+
+    /// Reads where an event's change will go.
+    pub(crate) fn touch_event(&self, key: &[u8]) -> u8 {
+        let found = key.split_last_chunk::<8>().and_then(|(key, _)| self.entry(self.find(key)?));
+        found.map_or(0, |entry| entry.history.last_byte())
+    }
+
+    fn find(&self, key: &[u8]) -> Option<u32> {
+        let same = |slot: &u32| self.entry(*slot).is_some_and(|entry| *entry.key == *key);
+        self.index.find(self.hasher.hash_one(key), same).copied()
     }
 
     /// Takes the newest time; `None` where it is not that.
