@@ -16,6 +16,13 @@ use crate::terminal::count;
 /// How often to look whether all are through.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// The thread that compacts tables, and so the changelogs of states: their snapshots.
+const SNAPSHOTS: &str = "log-compact";
+/// How long a start with the state read back may take.
+const GOAL_START_S: f64 = 5.0;
+/// What of the CPU time they may take.
+const SNAPSHOTS_SHARE_MAX: f64 = 10.0;
+
 /// A pipeline with a history, whose process was killed.
 pub(super) struct Before {
     events: u64,
@@ -52,6 +59,13 @@ impl Before {
         report.figure("events before, per CPU second", self.events as f64 / self.usage.cpu_s.max(1e-9), "");
         report.figure("events before, wall", self.wall_s, "s");
         report.figure("events before, peak RSS", self.usage.rss_peak_bytes as f64, "bytes");
+        let snapshots = self.usage.threads.get(SNAPSHOTS).copied().unwrap_or_default();
+        let share = 100.0 * snapshots / self.usage.cpu_s.max(1e-9);
+        report.figure("events before, snapshots' share of the CPU time", share, "%");
+        report.goal(
+            format!("snapshots take at most {SNAPSHOTS_SHARE_MAX} % of the CPU time"),
+            share <= SNAPSHOTS_SHARE_MAX,
+        );
     }
 }
 
@@ -77,6 +91,8 @@ pub(super) async fn tell_start(
         report.fault("the first event after the start was not decided".into());
     }
     report.figure("start after kill -9, until ready", ready.as_secs_f64(), "s");
-    report.figure("start after kill -9, until the first decision", (ready + asked.elapsed()).as_secs_f64(), "s");
+    let decided = (ready + asked.elapsed()).as_secs_f64();
+    report.figure("start after kill -9, until the first decision", decided, "s");
+    report.goal(format!("the first decision at most {GOAL_START_S} s after kill -9"), decided <= GOAL_START_S);
     Ok(())
 }

@@ -92,6 +92,7 @@ pub(super) async fn run(args: &Args) -> Result<Report, Failure> {
     for (name, share) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)] {
         report.figure(name, ms(share), "ms");
     }
+    report.figure("longest gap between answers", answers.longest_gap_us() / 1000.0, "ms");
     let allowed = 2.0 * f64::from(hops) * report.disk().fdatasync_p50_us / 1000.0 + GOAL_BESIDE_MS;
     report.figure("2 x hops x fdatasync + 2 ms", allowed, "ms");
     report.figure("held up by the answer before", answers.held_up as f64, "");

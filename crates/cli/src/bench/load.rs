@@ -39,6 +39,8 @@ pub(super) struct Load {
 pub(super) struct Answers {
     /// Microseconds, of requests that were answered with a decision.
     pub(super) took_us: Vec<f64>,
+    /// When each of these came, in microseconds since the load began.
+    pub(super) came_us: Vec<f64>,
     /// Answers by status.
     pub(super) statuses: BTreeMap<u16, u64>,
     /// Requests that were not answered.
@@ -84,6 +86,7 @@ impl Load {
             *answers.statuses.entry(status).or_default() += 1;
             if matches!(status, 200 | 422) {
                 answers.took_us.push(since.elapsed().as_secs_f64() * 1e6);
+                answers.came_us.push(began.elapsed().as_secs_f64() * 1e6);
             }
         }
         Ok(answers)
@@ -117,10 +120,18 @@ impl Load {
 impl Answers {
     fn add(&mut self, other: Self) {
         self.took_us.extend(other.took_us);
+        self.came_us.extend(other.came_us);
         self.failed += other.failed;
         self.held_up += other.held_up;
         for (status, n) in other.statuses {
             *self.statuses.entry(status).or_default() += n;
         }
+    }
+
+    /// The longest time without an answer between two of them, in microseconds.
+    pub(super) fn longest_gap_us(&self) -> f64 {
+        let mut came = self.came_us.clone();
+        came.sort_by(f64::total_cmp);
+        came.iter().zip(came.iter().skip(1)).map(|(before, after)| after - before).fold(0.0, f64::max)
     }
 }

@@ -13,6 +13,19 @@ const REST_MAX: Duration = Duration::from_millis(20);
 /// What is written to a file is synced when it is so many bytes: a sync of more would hold up the journal's.
 pub(super) const SYNC_BYTES: usize = 1 << 20;
 
+/// How far background threads stand behind others where processors are short, as `nice` counts.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 10;
+
+/// Lets this thread, and those that it begins, stand back behind the threads that commits wait for.
+pub(super) fn stand_back() {
+    // Linux takes no process for the calling thread; elsewhere it would be all of them.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!(%error, "background work does not stand back");
+    }
+}
+
 /// The pace of one piece of work.
 #[derive(Debug)]
 pub(super) struct Ease {

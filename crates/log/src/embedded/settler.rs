@@ -16,13 +16,13 @@ use millstream_event::{Offset, ipc};
 use super::block::{BlockInfo, Runs, encode_block};
 use super::checkpoint::{Checkpoint, SettledMeta};
 use super::compaction::Compaction;
-use super::ease::{Ease, SYNC_BYTES};
+use super::ease::{Ease, SYNC_BYTES, stand_back};
 use super::index::{Entry, Partition, Topic};
 use super::reader::{load_bytes, load_entry};
 use super::retention::{Limits, limits};
 use super::segment::Sealed;
 use super::settled_file::SettledFile;
-use super::shared::{Shared, count};
+use super::shared::{SEALED_MAX, Shared, count};
 use super::space::Room;
 use super::walk::{Found, Walker, io_error};
 use super::writer::is_no_space;
@@ -80,6 +80,8 @@ struct Course {
     /// Directories with new files.
     dirs: BTreeSet<PathBuf>,
     ease: Ease,
+    /// How many segments waited when it began.
+    waited: usize,
 }
 
 impl Settler {
@@ -96,6 +98,7 @@ impl Settler {
 
     /// Works until the log ends.
     pub(super) fn run(mut self) {
+        stand_back();
         self.work();
         self.compaction.end();
     }
@@ -105,7 +108,7 @@ impl Settler {
         while !self.ending() {
             let next = self.shared.sealed.lock().front().cloned();
             let (done, again) = match &next {
-                Some(sealed) => (self.settle(sealed).map(|()| drop(self.shared.sealed.lock().pop_front())), true),
+                Some(sealed) => (self.settle(sealed).map(|()| self.settled()), true),
                 None => (self.tidy(), false),
             };
             let done = done.and_then(|()| self.compact());
@@ -142,9 +145,19 @@ impl Settler {
         }
     }
 
-    /// Whether commits may come to wait for the segment that is being settled.
-    fn hurries(&self) -> bool {
-        self.ending() || self.shared.sealed.lock().len() > 1 || self.shared.preparer.room() != Room::Plenty
+    /// The oldest segment is done.
+    fn settled(&self) {
+        drop(self.shared.sealed.lock().pop_front());
+        // Sources may wait for it. Under the lock, so that the committer does not miss it on its way to sleep.
+        let stage = self.shared.stage.lock();
+        self.shared.work.notify_one();
+        drop(stage);
+    }
+
+    /// Whether events come faster than they are settled, if so many segments waited when the pass began.
+    fn hurries(&self, waited: usize) -> bool {
+        let waiting = self.shared.sealed.lock().len();
+        self.ending() || waiting > waited || waiting >= SEALED_MAX || self.shared.preparer.room() != Room::Plenty
     }
 
     fn ending(&self) -> bool {
@@ -155,7 +168,7 @@ impl Settler {
         let mut next = self.state_after(sealed)?;
         let topics: Vec<Arc<Topic>> = self.shared.topics.read().by_id.values().cloned().collect();
         let mut outcomes = Vec::new();
-        let mut course = Course { dirs: BTreeSet::new(), ease: Ease::begin() };
+        let mut course = Course { dirs: BTreeSet::new(), ease: Ease::begin(), waited: self.shared.sealed.lock().len() };
         for topic in &topics {
             for partition in &topic.partitions {
                 if self.ending() {
@@ -298,7 +311,7 @@ impl Settler {
                 count(&self.shared.counters.settled_bytes, out.len() as u64);
                 out.clear();
             }
-            course.ease.step(|| self.hurries());
+            course.ease.step(|| self.hurries(course.waited));
         }
         meta.next = live.last().map_or(meta.next, Entry::next);
         meta.newest = meta.newest.max(time);

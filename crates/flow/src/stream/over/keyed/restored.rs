@@ -13,7 +13,9 @@ impl Keyed {
         let number = u64::from_be_bytes(*number);
         let Some(row) = value else {
             self.restored.remove(&(Box::from(key), number));
-            if let Some(entry) = self.find(key).and_then(|slot| self.entries.get_mut(slot as usize)).and_then(Option::as_mut) {
+            if let Some(entry) =
+                self.find(key).and_then(|slot| self.entries.get_mut(slot as usize)).and_then(Option::as_mut)
+            {
                 let kept = entry.history.range(&self.layout);
                 if kept.contains(&number) {
                     entry.history.forget(&self.layout, number + 1);
