@@ -136,7 +136,8 @@ impl<'a> Rebuild<'a> {
             return Ok(());
         };
         if !told.unknown.is_empty() {
-            let numbers: Vec<String> = told.unknown.iter().map(u32::to_string).collect();
+            let numbers: BTreeSet<u32> = told.unknown.iter().copied().collect();
+            let numbers: Vec<String> = numbers.iter().map(u32::to_string).collect();
             source.notes.push(format!(
                 "the checkpoint cannot be worked out anew: the definitions of topics number {} stood in it only",
                 numbers.join(", ")
