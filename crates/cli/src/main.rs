@@ -16,15 +16,15 @@ mod terminal;
 use std::process::ExitCode;
 
 use clap::Parser;
-use mimalloc::MiMalloc;
+use tikv_jemallocator::Jemalloc;
 
 use crate::command::Cli;
 use crate::exit::Exit;
 use crate::terminal::Style;
 
-// A single event makes many small buffers; the system's allocator takes a tenth of its time, and keeps more of the memory.
+// A single event makes many small buffers: the system's allocator takes a tenth of its time more, and keeps more memory.
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
