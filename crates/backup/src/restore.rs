@@ -13,7 +13,7 @@ use std::path::Path;
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use millstream_log::EmbeddedOptions;
-use millstream_log::backup::CHECKPOINT;
+use millstream_log::backup::{CHECKPOINT, MOVING};
 
 use crate::error::io_error;
 use crate::manifest::{FOLDER, Manifest, Piece};
@@ -25,8 +25,6 @@ const READS_MAX: usize = 4;
 const LOST_AND_FOUND: &str = "lost+found";
 /// Where a directory is put together: in its place, which may be a disk's.
 const RESTORING: &str = ".restoring";
-/// The names that are moved up.
-const MOVING: &str = ".restoring-moves";
 /// As many digits of a log's number are shown.
 const LOG_DIGITS: usize = 8;
 /// How many names in a directory a refusal tells.

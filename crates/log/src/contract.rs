@@ -153,6 +153,9 @@ pub enum AbortReason {
     /// The commit breaks the contract, e.g. its `from` is not the task's position.
     #[error("{0}")]
     Refused(String),
+    /// The commit is larger than any that the log takes: a smaller one may succeed.
+    #[error("the commit is too large: {0}")]
+    TooLarge(String),
     /// The log has stopped before this commit was written.
     #[error("the log has stopped: {0}")]
     Stopped(String),

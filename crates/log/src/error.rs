@@ -29,6 +29,12 @@ pub enum Error {
         /// The topics that may have lost events, or `unknown`.
         affected: String,
     },
+    /// A restore was killed while it moved the log's files to their places.
+    #[error("a restore did not end in {}; run `millstream state restore` again", dir.display())]
+    Unrestored {
+        /// The log's directory.
+        dir: PathBuf,
+    },
     /// Another process has the log open.
     #[error("the log in {} is in use by process {pid}; stop it first, or use another directory", dir.display())]
     Locked {

@@ -36,7 +36,7 @@ pub use log::{LogStat, LogTopic, RepairReport, VerifyFault, VerifyReport};
 pub use rewind::{RewindAnswer, RewindRequest, RewoundInput};
 pub use state::{Cells, StateAnswer, StateLine, StateQuery};
 pub use status::{
-    DrainSummary, Failure, HeldBack, InputLag, Latency, LogState, LookupState, NodeInfo, Phase, RunState,
+    DrainSummary, Failure, HeldBack, Holding, InputLag, Latency, LogState, LookupState, NodeInfo, Phase, RunState,
     ServiceStatus, SinkStatus, SourceStatus, Status, Summary, TopicCount,
 };
 pub use topics::{ColumnInfo, PartitionInfo, Topic, Topics};

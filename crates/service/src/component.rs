@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::Error;
+use crate::begun::Begun;
 use crate::control::{Control, Leave, Mode};
 use crate::meters::Meters;
 use crate::runner::Options;
@@ -48,6 +49,7 @@ pub(crate) struct Component {
     told: Arc<Told>,
     stopped: AtomicBool,
     tasks: Mutex<BTreeMap<u32, (u32, Arc<Shared>)>>,
+    begun: Arc<Begun>,
     /// Held while the number of instances changes.
     instances: tokio::sync::Mutex<Vec<Instance>>,
     instance_count: AtomicU32,
@@ -65,6 +67,7 @@ impl Component {
         log: Arc<dyn Log>,
         options: Options,
         progress: Arc<Notify>,
+        begun: Arc<Begun>,
         paused: bool,
     ) -> Result<Arc<Self>, Error> {
         let instances = parts.instances;
@@ -80,6 +83,7 @@ impl Component {
             told: Arc::default(),
             stopped: AtomicBool::new(false),
             tasks: Mutex::default(),
+            begun,
             instances: tokio::sync::Mutex::default(),
             instance_count: AtomicU32::new(0),
         });
@@ -233,6 +237,7 @@ impl Component {
             progress: Arc::clone(&self.progress),
             injected: Arc::clone(&self.injected),
             told: Arc::clone(&self.told),
+            begun: Arc::clone(&self.begun),
         };
         let (me, partition) = (Arc::clone(self), context.task.id.partition.0);
         let compute = self.options.compute.clone();
@@ -267,14 +272,16 @@ impl Component {
             || tasks.len() as u32 == self.parts.tasks && tasks.values().all(|(_, t)| over(t.state()))
     }
 
-    /// Whether every task that goes on by itself has read all there is.
+    /// Whether every task that goes on by itself has read all there is, and told everybody what it promises of that: a
+    /// promise may be what somebody behind it waits for.
     pub(crate) async fn caught_up(&self) -> Result<bool, Error> {
         let lags = self.lags().await?;
         let tasks = self.tasks.lock();
         let failed = |partition: u32| {
             tasks.get(&partition).is_some_and(|(_, task)| matches!(task.state(), State::Failed { .. }))
         };
-        let at_work = |task: &Shared| task.again.load(Ordering::Acquire) || task.concluding.load(Ordering::Acquire);
+        let set = |flag: &AtomicBool| flag.load(Ordering::Acquire);
+        let at_work = |task: &Shared| set(&task.again) || set(&task.concluding) || set(&task.owes);
         let at_work = tasks.iter().any(|(partition, (_, task))| at_work(task) && !failed(*partition));
         Ok(!at_work && lags.iter().all(|l| l.lag == 0 || failed(l.partition)))
     }
@@ -323,6 +330,7 @@ impl Component {
             state: shared.state(),
             time: shared.time(),
             note: shared.note(),
+            holds: shared.holds.load(Ordering::Acquire),
         });
         status.collect()
     }

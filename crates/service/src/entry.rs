@@ -39,6 +39,12 @@ pub(crate) struct Entry {
     since: Instant,
 }
 
+/// What became of the rows that have a key.
+struct Keyed {
+    rows: usize,
+    judged: Judged,
+}
+
 /// The rows of an intake as they enter.
 pub(crate) struct Sifted {
     /// The good rows, with the system's column.
@@ -52,16 +58,18 @@ pub(crate) struct Sifted {
 }
 
 impl Entry {
-    /// Goes on where the task's last commit left it. `said`: what the run before has said, where it is known.
+    /// Goes on where the task's last commit left it, open: that it was idle, or had closed, readers believe in the run in
+    /// which it was said. `said`: what the attempt before has said, where it is known; then it stays as it was.
     pub(crate) async fn open(
         context: &Context,
         def: &EventTimeDef,
         outlet: &Outlet,
         said: Option<Promises>,
     ) -> Result<Self, Fault> {
-        let (lateness, position) = stored(context.log.as_ref(), def, &context.task.id).await?;
+        let (mut lateness, position) = stored(context.log.as_ref(), def, &context.task.id).await?;
         let input = time_input()?;
         let promises = said.unwrap_or_else(|| {
+            lateness.open_again();
             let mut promises = Promises::default();
             // Rows of a topic without a key go to its partitions in turn.
             (0..outlet.info.spec.partitions).for_each(|from| promises.add(outlet, PartitionId(from)));
@@ -95,13 +103,20 @@ impl Entry {
     }
 
     fn judge(&mut self, rows: &RecordBatch, now_us: i64) -> Result<Judged, String> {
-        if rows.num_rows() > 0 {
+        let judged = self.judge_keyed(rows, now_us)?;
+        // What is refused is not in the topic, so it keeps nobody awake: neither here nor among the readers.
+        if judged.rows > judged.judged.refused.len() {
             self.awake();
         }
+        Ok(judged.judged)
+    }
+
+    fn judge_keyed(&mut self, rows: &RecordBatch, now_us: i64) -> Result<Keyed, String> {
         let nulls = self.key.iter().filter_map(|column| rows.column_by_name(column)?.nulls().cloned());
         let nulls: Vec<_> = nulls.filter(|nulls| nulls.null_count() > 0).collect();
         if nulls.is_empty() {
-            return judge(&mut self.lateness, &self.column, rows, now_us);
+            let judged = judge(&mut self.lateness, &self.column, rows, now_us)?;
+            return Ok(Keyed { rows: rows.num_rows(), judged });
         }
         // Rows without a key are refused when they are placed: they are never in the topic, so they move nothing there.
         let has_key = |row: &u32| nulls.iter().all(|nulls| nulls.is_valid(*row as usize));
@@ -110,10 +125,16 @@ impl Entry {
         let rows = filter(rows, &keep).map_err(|e| e.to_string())?;
         let judged = judge(&mut self.lateness, &self.column, &rows, now_us)?;
         let number = |row: u32| numbers.get(row as usize).copied().unwrap_or(row);
-        Ok(Judged {
+        let judged = Judged {
             late: judged.late.into_iter().map(number).collect(),
             refused: judged.refused.into_iter().map(|(row, code, why)| (number(row), code, why)).collect(),
-        })
+        };
+        Ok(Keyed { rows: rows.num_rows(), judged })
+    }
+
+    /// Whoever does not know yet what is promised is to be told now.
+    pub(crate) fn hurry(&mut self) {
+        self.promises.hurry();
     }
 
     /// Nothing comes any more. False: this was said.

@@ -95,6 +95,11 @@ impl Inputs {
         }
     }
 
+    /// The task's position in an input; `None` where it has none.
+    pub(crate) fn position(&self, input: usize) -> Option<Offset> {
+        self.inputs.get(input).filter(|input| input.position.is_some()).map(|input| input.next)
+    }
+
     /// How many offsets are left up to the barriers.
     pub(crate) fn left(&self) -> u64 {
         let left = |input: &Input| input.barrier.map_or(0, |barrier| barrier.0.saturating_sub(input.next.0));

@@ -197,7 +197,10 @@ impl<'a> Running<'a> {
                     self.entry.iter_mut().for_each(Entry::awake);
                     continue;
                 }
-                Asked::Leave { .. } => return self.settle().await.map(|()| End::Left),
+                Asked::Leave { .. } => {
+                    self.promise_all();
+                    return self.settle().await.map(|()| End::Left);
+                }
                 Asked::Drop => return Ok(End::Left),
             }
             self.context.meet_injected_fault();
@@ -260,8 +263,15 @@ impl<'a> Running<'a> {
                 Ok(())
             }
             outcome => {
+                let asked = note.receipt.is_some();
                 self.failed.push_back((note, outcome.clone()));
-                judge(outcome, self.context.log.as_ref()).map(|_| ())
+                match outcome {
+                    // Its sender is told, and others may send less.
+                    Outcome::Aborted(reason @ AbortReason::TooLarge(_)) if asked => {
+                        Err(Fault::Again(reason.to_string()))
+                    }
+                    outcome => judge(outcome, self.context.log.as_ref()).map(|_| ()),
+                }
             }
         }
     }
@@ -276,6 +286,12 @@ impl<'a> Running<'a> {
             let made_of = MadeOf::Promises;
             self.send(Note { commit, tally: Tally::default(), receipt: None, made_of });
         }
+    }
+
+    /// Says at once what is not said yet: nobody will for a while.
+    fn promise_all(&mut self) {
+        self.entry.iter_mut().for_each(Entry::hurry);
+        self.promise();
     }
 
     /// No event came for a while.
@@ -386,8 +402,12 @@ impl<'a> Running<'a> {
         self.flight.send(note.commit.clone(), note.tally.clone(), note);
     }
 
-    /// After a fault: waits for what is on its way, keeps what must not be lost, and tells the others.
+    /// After a fault: waits for what is on its way, keeps what must not be lost, and tells the others. Where the fault is
+    /// not the log's, readers learn what was promised.
     async fn keep_or_answer(&mut self, fault: &Fault) {
+        if self.failed.is_empty() && matches!(fault, Fault::Wait(_) | Fault::Refused(_) | Fault::Failed(_)) {
+            self.promise_all();
+        }
         while !self.flight.is_empty() {
             let (outcome, note) = self.flight.next().await;
             // The first failure decides; here only what it left is sorted.

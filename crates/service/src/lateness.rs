@@ -6,7 +6,7 @@
 //!
 //! Invariants: the bound never goes back, whatever is configured later. A refused event (without a time, or further
 //! ahead of its ingestion than `future`) moves nothing and wakes nobody. An idle or closed task that meets an event
-//! again goes on at or above what it had promised.
+//! again goes on at or above what it had promised, and so does one that a new run opens.
 
 use bytes::Bytes;
 use millstream_event::Watermark;
@@ -78,6 +78,11 @@ impl Lateness {
             Standing::Idle => Watermark::IDLE,
             Standing::Closed => Watermark::CLOSED,
         }
+    }
+
+    /// A new run: that it is closed or idle holds for the run in which it was said. What was promised stays.
+    pub(crate) fn open_again(&mut self) {
+        self.standing = Standing::Open;
     }
 
     /// Nothing has come for a while. False: this was known.
@@ -181,6 +186,9 @@ mod tests {
         assert!(lateness.close() && !lateness.close() && !lateness.idle());
         assert_eq!(lateness.watermark(), Watermark::CLOSED);
         assert_eq!(lateness.judge([Some(95)].into_iter(), NOW).late, Vec::<u32>::new());
+        assert_eq!(lateness.watermark(), Watermark(90));
+        assert!(lateness.close());
+        lateness.open_again();
         assert_eq!(lateness.watermark(), Watermark(90));
     }
 

@@ -5,6 +5,7 @@
 //! YAML, no files and no network: [`Source`] and [`Sink`] are implemented elsewhere.
 
 mod again;
+mod begun;
 mod clock;
 mod component;
 mod control;

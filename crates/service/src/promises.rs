@@ -1,7 +1,8 @@
 //! What a task has promised to each partition that it writes, and when it must say something without having events.
 //!
 //! An append with events carries the promise at no price. A partition without events is told by an append of its own, at
-//! most every [`SAY_EVERY`]; that nothing will come any more is told at once, so that nobody waits at the end.
+//! most every [`SAY_EVERY`]; that nothing will come any more is told at once, so that nobody waits at the end. Who is about
+//! to leave, or to wait for something else, tells all at once ([`Promises::hurry`]).
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -80,6 +81,11 @@ impl Promises {
                 *said = Said::default();
             }
         }
+    }
+
+    /// Whoever does not know yet is to be told now.
+    pub(crate) fn hurry(&mut self) {
+        self.topics.iter_mut().flat_map(|t| t.partitions.values_mut()).for_each(|said| said.alone = None);
     }
 
     /// How long until a partition must be told without events; `None`: all know.
@@ -184,6 +190,18 @@ mod tests {
         let closed = Some(Watermark::CLOSED.0);
         assert_eq!(put(&mut promises, &[], Watermark::CLOSED, start), [(0, closed), (1, closed), (2, closed)]);
         assert_eq!(put(&mut promises, &[], Watermark::CLOSED, start + TWICE), []);
+    }
+
+    #[test]
+    fn who_is_in_a_hurry_tells_all_at_once() {
+        let (mut promises, start) = (promises(), Instant::now());
+        put(&mut promises, &[], Watermark(1), start);
+        assert_eq!(put(&mut promises, &[1], Watermark(2), start), [(1, Some(2))]);
+        promises.hurry();
+        assert_eq!(promises.wait(Watermark(2), start), Some(Duration::ZERO));
+        assert_eq!(put(&mut promises, &[], Watermark(2), start), [(0, Some(2)), (2, Some(2))]);
+        promises.hurry();
+        assert_eq!(promises.wait(Watermark(2), start), None, "all know");
     }
 
     #[test]

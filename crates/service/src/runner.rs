@@ -7,9 +7,10 @@ use std::time::Duration;
 use millstream_event::{Name, Schema};
 use millstream_log::{Clock, Lead, Log, SystemClock, TopicInfo};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OnceCell};
 
 use crate::Error;
+use crate::begun::Begun;
 use crate::component::{Component, Parts};
 use crate::control::Leave;
 use crate::dead_letter;
@@ -51,6 +52,8 @@ pub struct Runner {
     handles: Arc<Mutex<BTreeMap<Name, Handle>>>,
     /// Who is paused when it is first started.
     paused_at_start: Arc<Mutex<BTreeSet<Name>>>,
+    /// Where the topics ended before the first component started.
+    begun: Arc<OnceCell<Arc<Begun>>>,
 }
 
 /// A running source, service or sink. Cheap to clone; dropping it does not stop anything.
@@ -71,7 +74,14 @@ pub enum Injected {
 impl Runner {
     /// A runner without components.
     pub fn new(log: Arc<dyn Log>, options: Options) -> Self {
-        Self { log, options, progress: Arc::default(), handles: Arc::default(), paused_at_start: Arc::default() }
+        Self {
+            log,
+            options,
+            progress: Arc::default(),
+            handles: Arc::default(),
+            paused_at_start: Arc::default(),
+            begun: Arc::default(),
+        }
     }
 
     /// Lets components of these names begin paused.
@@ -171,8 +181,11 @@ impl Runner {
 
     async fn start(&self, parts: Parts, replayer: Option<Parts>) -> Result<Handle, Error> {
         let name = parts.name.clone();
+        let begun = async || Ok::<_, Error>(Arc::new(Begun::now(self.log.as_ref()).await?));
+        let begun = self.begun.get_or_try_init(begun).await?;
         let start = |parts, paused| {
-            Component::start(parts, Arc::clone(&self.log), self.options.clone(), Arc::clone(&self.progress), paused)
+            let (log, options, progress) = (Arc::clone(&self.log), self.options.clone(), Arc::clone(&self.progress));
+            Component::start(parts, log, options, progress, Arc::clone(begun), paused)
         };
         // Who paused it meant whatever has this name.
         let before = self.handle(&name).map(|before| before.component.paused());

@@ -177,6 +177,9 @@ impl<'a> Running<'a> {
             context,
         };
         running.begin_again(in_memory)?;
+        if running.again.is_none() {
+            running.begin_time();
+        }
         // It may have stopped in the middle of what a watermark concludes.
         let resumed = running.state.as_mut().zip(running.time.as_ref());
         let more = resumed.is_some_and(|(state, time)| state.program.resume(time.watermark().0));
@@ -246,6 +249,7 @@ impl<'a> Running<'a> {
         self.inputs.lift();
         let Some(again) = self.again.take() else { return Ok(()) };
         self.past = None;
+        self.begin_time();
         if again.is_silent() {
             self.begin_again(false)?;
             self.release()?;
@@ -259,6 +263,13 @@ impl<'a> Running<'a> {
         self.context.shared.again.store(self.again.is_some(), Ordering::Release);
         self.show_time();
         Ok(())
+    }
+
+    /// From here on it listens to what is said in this run.
+    fn begin_time(&mut self) {
+        if let Some(time) = &mut self.time {
+            time.begin(|input| self.inputs.position(input));
+        }
     }
 
     fn divert(&self, staged: &mut Staged) {
@@ -315,6 +326,8 @@ impl<'a> Running<'a> {
     fn show_time(&self) {
         if let Some(time) = &self.time {
             self.context.shared.set_time(time.status());
+            let holds = self.state.as_ref().is_some_and(|state| state.program.waits());
+            self.context.shared.holds.store(holds && time.watermark() != Watermark::CLOSED, Ordering::Release);
         }
     }
 
@@ -406,10 +419,13 @@ impl<'a> Running<'a> {
         Ok(())
     }
 
-    /// Brings everything that was done into the log.
+    /// Brings everything that was done into the log, and tells everybody what is promised.
     async fn settle(&mut self) -> Result<(), Fault> {
+        self.time.iter_mut().for_each(TaskTime::hurry);
         self.release()?;
-        self.flight.drain().await
+        self.flight.drain().await?;
+        self.tell_concluded();
+        Ok(())
     }
 
     /// Nothing to read: waits for events, for orders, for commits, or for the time to move positions.
@@ -453,7 +469,7 @@ impl<'a> Running<'a> {
         }
         for run in runs {
             if let Some(time) = &mut self.time {
-                time.heard(run.input, &run.batches);
+                time.heard(run.input, &run.batches, self.again.is_some());
             }
             extend(&mut self.held.consumed, run.consumed);
         }
@@ -557,6 +573,11 @@ impl<'a> Running<'a> {
     fn tell_concluded(&self) {
         if !self.more && self.flight.is_empty() {
             self.context.shared.concluding.store(false, Ordering::Release);
+            let promise = self.time.as_ref().zip(self.output_watermark());
+            let told = promise.is_none_or(|(time, promise)| time.wait(promise).is_none());
+            if told && self.context.shared.owes.swap(false, Ordering::AcqRel) {
+                self.context.progress.notify_waiters();
+            }
         }
     }
 
@@ -656,6 +677,8 @@ impl<'a> Running<'a> {
         commit.appends = appends;
         if let (Some(time), Some(promise)) = (&mut self.time, promise) {
             time.sign(promise, &mut commit.appends, &mut commit.consumed);
+            // Before the commit lets its events look done.
+            self.context.shared.owes.store(true, Ordering::Release);
         }
         let pending = match &mut self.state {
             Some(state) => state.commit(commit, changes, &self.context)?,

@@ -63,6 +63,9 @@ pub struct TaskStatus {
     /// What there is to know about it while it works: that it reads again, or has not all of its state.
     #[serde(default)]
     pub note: Option<String>,
+    /// Whether it holds results that come out when event time goes on: of windows that are open, of rows that wait for others.
+    #[serde(default)]
+    pub holds: bool,
 }
 
 /// How far a task, or a component as a whole, is in event time.

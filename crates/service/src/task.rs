@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::ConnectError;
+use crate::begun::Begun;
 use crate::control::Control;
 use crate::isolation::Isolation;
 use crate::meters::Meters;
@@ -58,6 +59,12 @@ impl Fault {
         match reason {
             reason if reason.retryable() => Self::Space(reason.to_string()),
             AbortReason::Stopped(_) => Self::Failed(reason.to_string()),
+            // It would be as large the next time.
+            AbortReason::TooLarge(_) => Self::Failed(format!(
+                "{reason}; what is made of a batch, or concluded at one moment of event time, is one commit: give its \
+                 input more partitions, or windows that end together fewer keys, or set `batch_max` of the service lower, \
+                 then resume it"
+            )),
             reason => Self::Again(reason.to_string()),
         }
     }
@@ -96,6 +103,8 @@ pub(crate) struct Context {
     pub(crate) progress: Arc<Notify>,
     /// What was told of the component's tasks.
     pub(crate) told: Arc<Told>,
+    /// Where the topics ended when this run began.
+    pub(crate) begun: Arc<Begun>,
     /// Injected panics that no task has taken yet.
     pub(crate) injected: Arc<AtomicU32>,
 }
@@ -142,6 +151,10 @@ pub(crate) struct Shared {
     pub(crate) again: AtomicBool,
     /// Whether it has not concluded yet all that its inputs' watermark allows.
     pub(crate) concluding: AtomicBool,
+    /// Whether somebody is still to be told of what it promises.
+    pub(crate) owes: AtomicBool,
+    /// Whether it holds results that come out when time goes on.
+    pub(crate) holds: AtomicBool,
 }
 
 impl Shared {
@@ -155,6 +168,8 @@ impl Shared {
             note: Mutex::new(None),
             again: AtomicBool::new(false),
             concluding: AtomicBool::new(false),
+            owes: AtomicBool::new(false),
+            holds: AtomicBool::new(false),
         }
     }
 
@@ -214,4 +229,16 @@ impl Context {
 #[expect(clippy::panic, reason = "this is the fault that an operator asked for")]
 fn inject() {
     panic!("a fault was injected by the operator");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_that_is_too_large_is_not_tried_for_ever() {
+        let fault = Fault::aborted(&AbortReason::TooLarge("70000 appends or inputs, at most 65536 fit".into()));
+        assert!(matches!(&fault, Fault::Failed(why) if why.contains("70000 appends") && why.contains("batch_max")));
+        assert!(matches!(Fault::aborted(&AbortReason::Refused("x".into())), Fault::Again(_)));
+    }
 }

@@ -1,16 +1,17 @@
 //! Event time of one service task: what its inputs' producers promised, and what it promises itself.
 //!
 //! What was heard is a position of the task (its input [`crate::entry::TIME_INPUT`]), moved in the commit that consumes
-//! the marks, so that a restart waits for nobody twice.
+//! the marks, so that a restart waits for nobody twice. That a producer is idle, or has closed, counts where it was said in
+//! this run (see [`crate::begun`]): of what was said before, by its place; of what was known before, by the task's position.
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use millstream_event::{Batch, Name, PartitionId, Watermark};
+use millstream_event::{Batch, Name, Offset, PartitionId, TopicPartition, Watermark};
 use millstream_log::{Append, Consumed, Log, Position, TaskId};
 
 use crate::Error;
-use crate::def::ServiceTime;
+use crate::def::{InputTime, ServiceTime};
 use crate::entry::{TIME_INPUT, time_input};
 use crate::placing::Outlet;
 use crate::promises::Promises;
@@ -25,6 +26,16 @@ pub(crate) struct TaskTime {
     input: Name,
     /// The position behind the last commit handed over.
     position: Option<Position>,
+    /// By input: from where on it counts that a producer is idle or has closed.
+    words: Vec<Words>,
+}
+
+/// Which words of an input count.
+struct Words {
+    /// The end of the input when this run began.
+    run: Offset,
+    /// Up to here the task knows what was said. A reader tells it again where it begins, but not when it was said.
+    known: Offset,
 }
 
 /// Why the watermarks of so many producers cannot be kept; `None`: they can.
@@ -87,7 +98,24 @@ impl TaskTime {
         let mut promises = Promises::default();
         let timed = outlets.filter(|outlet| time.outputs.contains(&outlet.info.spec.name));
         timed.for_each(|outlet| promises.add(outlet, PartitionId(id.partition.0)));
-        Ok(Self { watermarks, promises, input, position })
+        let words = |input: &InputTime| {
+            let at = TopicPartition { topic: input.topic.clone(), partition: id.partition };
+            Words { run: context.begun.end(&at), known: Offset(0) }
+        };
+        let words = time.inputs.iter().map(words).collect();
+        Ok(Self { watermarks, promises, input, position, words })
+    }
+
+    /// Begins to read on from its positions, by input: what was heard before this run began, of who is idle or has closed,
+    /// was said for another run.
+    pub(crate) fn begin(&mut self, positions: impl Fn(usize) -> Option<Offset>) {
+        for (input, words) in self.words.iter_mut().enumerate() {
+            let Some(position) = positions(input) else { continue };
+            words.known = if self.position.is_some() { position } else { Offset(0) };
+            if position <= words.run {
+                self.watermarks.open_again(input);
+            }
+        }
     }
 
     /// Forgets what was heard, for a task that reads it again; gives back what it was.
@@ -103,10 +131,19 @@ impl TaskTime {
         self.watermarks.restore(heard).map_err(Fault::Failed)
     }
 
-    /// Takes in what the producers of an input promised.
-    pub(crate) fn heard(&mut self, input: usize, batches: &[Batch]) {
-        for mark in batches.iter().flat_map(|batch| batch.marks.iter()) {
-            self.watermarks.heard(input, mark);
+    /// Takes in what the producers of an input promised. `again`: it was read before, in whatever run.
+    pub(crate) fn heard(&mut self, input: usize, batches: &[Batch], again: bool) {
+        let words = self.words.get(input).filter(|_| !again);
+        for batch in batches {
+            let behind = batch.next();
+            let (former, known) = words.map_or((false, false), |w| (behind <= w.run, behind <= w.known));
+            for mark in batch.marks.iter() {
+                match mark.watermark {
+                    Watermark::IDLE | Watermark::CLOSED if former => self.watermarks.unheard(input, &mark.producer),
+                    Watermark::IDLE | Watermark::CLOSED if known => {}
+                    _ => self.watermarks.heard(input, mark),
+                }
+            }
         }
     }
 
@@ -123,6 +160,11 @@ impl TaskTime {
     /// How long until something must be said without events.
     pub(crate) fn wait(&self, promise: Watermark) -> Option<Duration> {
         self.promises.wait(promise, Instant::now())
+    }
+
+    /// Whoever does not know yet what is promised is to be told now.
+    pub(crate) fn hurry(&mut self) {
+        self.promises.hurry();
     }
 
     /// Whether something must be said now.

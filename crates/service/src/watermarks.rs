@@ -1,7 +1,7 @@
 //! What a reader may expect of event time: the least of what its producers promised. Pure: no clock, no log.
 //!
 //! A reader waits for the producers that the plan names, each writer of an input with its tasks, so nothing is concluded
-//! before all of them have opened. Idle and closed producers are not waited for.
+//! before all of them have opened. Idle and closed producers are not waited for, in the run in which they said so.
 //!
 //! Invariants: the time reached never goes back, also not when a producer is added, wakes up or is opened again.
 //! Delaying a mark delays what is reached and changes nothing else.
@@ -68,10 +68,24 @@ impl Watermarks {
 
     /// Takes in what a producer of an input promised. Who is not named by the plan is not listened to.
     pub(crate) fn heard(&mut self, input: usize, mark: &Mark) {
-        let Mark { producer, watermark } = mark;
+        self.hear(input, &mark.producer, Some(mark.watermark));
+    }
+
+    /// What a producer said last does not count any more: it is waited for until it says something else.
+    pub(crate) fn unheard(&mut self, input: usize, producer: &Producer) {
+        self.hear(input, producer, None);
+    }
+
+    /// Whoever writes to an input and was idle, or had closed, is waited for until it says so again.
+    pub(crate) fn open_again(&mut self, input: usize) {
+        let tasks = self.writers.iter_mut().filter(|w| w.input == input).flat_map(|w| w.tasks.values_mut());
+        tasks.filter(|promised| said(**promised) >= Watermark::IDLE).for_each(|promised| *promised = None);
+    }
+
+    fn hear(&mut self, input: usize, producer: &Producer, word: Option<Watermark>) {
         let writer = self.writers.iter_mut().find(|w| w.input == input && w.name == producer.name);
         if let Some(promised) = writer.and_then(|w| w.tasks.get_mut(&producer.partition.0)) {
-            *promised = Some(*watermark);
+            *promised = word;
         }
         self.reached = self.reached.max(self.least());
     }
@@ -287,6 +301,25 @@ mod tests {
         assert_eq!((reader.watermark(), reader.promise()), (Watermark::CLOSED, Watermark::CLOSED));
         reader.heard(0, &mark("s", 1, Watermark(12)));
         assert_eq!(reader.watermark(), Watermark(12), "it has opened again");
+    }
+
+    #[test]
+    fn in_a_new_run_whoever_was_idle_or_closed_is_waited_for() {
+        let mut reader = two();
+        reader.heard(0, &mark("s", 0, Watermark(10)));
+        reader.heard(0, &mark("s", 1, Watermark::IDLE));
+        reader.heard(1, &mark("t", 0, Watermark::CLOSED));
+        (0..2).for_each(|input| reader.open_again(input));
+        reader.heard(0, &mark("s", 0, Watermark(50)));
+        reader.heard(0, &mark("s", 1, Watermark(40)));
+        assert_eq!((reader.watermark(), reader.holder().unwrap().topic), (Watermark(10), name("b")));
+        reader.heard(1, &mark("t", 0, Watermark(30)));
+        assert_eq!(reader.watermark(), Watermark(30));
+        reader.heard(1, &mark("t", 0, Watermark::CLOSED));
+        assert_eq!(reader.watermark(), Watermark(40));
+        reader.unheard(1, &mark("t", 0, Watermark::CLOSED).producer);
+        reader.heard(0, &mark("s", 1, Watermark(50)));
+        assert_eq!(reader.watermark(), Watermark(40));
     }
 
     #[test]

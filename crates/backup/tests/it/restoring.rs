@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use millstream_backup::log::backup::Source;
+use millstream_backup::log::{EmbeddedLog, EmbeddedOptions, repair};
 use millstream_backup::{Backup, Error, choose, restore};
 
 use crate::bed::{Bed, NAME, options};
@@ -65,6 +66,13 @@ async fn a_restore_that_ended_while_files_moved_up_is_begun_again() {
     std::fs::write(dir.join("journal/left"), "x").unwrap();
     std::fs::write(dir.join(".restoring/checkpoint"), "x").unwrap();
     std::fs::write(dir.join(".restoring-moves"), "journal\ntopics\npaused.json").unwrap();
+    let options = EmbeddedOptions::new(&dir);
+    let opened = EmbeddedLog::open(options.clone()).err().unwrap();
+    let repaired = repair(&options, true).err().unwrap();
+    for refused in [opened, repaired] {
+        assert!(refused.to_string().contains("run `millstream state restore` again"), "{refused}");
+    }
+    assert!(dir.join("journal/left").exists() && !dir.join("checkpoint").exists(), "nothing was touched");
     assert!(bed.restored(None, "half").await.unwrap() == 20_000 && !dir.join("journal/left").exists());
     // Without the word of a restore, what is there is somebody's.
     std::fs::create_dir_all(bed.data("mine/journal")).unwrap();

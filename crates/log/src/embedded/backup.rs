@@ -38,6 +38,9 @@ use crate::vfs::{Lock, LockError, OpenOptions};
 const TRIES_MAX: usize = 20;
 /// The checkpoint's name.
 pub const CHECKPOINT: &str = "checkpoint";
+/// The file that is in a directory while a restore moves a log's files into it. Where the checkpoint, which comes last, is
+/// not there beside it, the restore did not end, and the directory is no log.
+pub const MOVING: &str = ".restoring-moves";
 
 /// A place where a file may be cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -14,7 +14,7 @@ use arrow_array::RecordBatch;
 use millstream_event::{Mark, Name, Offset, Producer, Watermark, ipc};
 
 use super::bytes_io::{Damage, In, Out, damage};
-use crate::{Class, Commit, Epoch, Position, TaskId, TopicSpec};
+use crate::{AbortReason, Class, Commit, Epoch, Position, TaskId, TopicSpec};
 
 /// The version of the layout of a head.
 const HEAD_VERSION: u16 = 1;
@@ -153,17 +153,19 @@ impl Frame {
     }
 
     /// Encodes a commit. `topics` has the number of the topic of each append. `body` is an empty buffer to use.
-    pub(super) fn of_commit(commit: Commit, topics: &[u32], mut body: Vec<u8>) -> Result<Self, String> {
-        if commit.appends.len() > LIST_MAX || commit.consumed.len() > LIST_MAX {
-            return Err(format!("a commit has at most {LIST_MAX} appends and inputs"));
+    pub(super) fn of_commit(commit: Commit, topics: &[u32], mut body: Vec<u8>) -> Result<Self, AbortReason> {
+        let long = commit.appends.len().max(commit.consumed.len());
+        if long > LIST_MAX {
+            return Err(AbortReason::TooLarge(format!("{long} appends or inputs, at most {LIST_MAX} fit")));
         }
         let mut appends = Vec::with_capacity(commit.appends.len());
         let mut batches = Vec::with_capacity(commit.appends.len());
         for (append, topic) in commit.appends.into_iter().zip(topics) {
             let at = body.len();
-            ipc::encode(&append.rows, &mut body).map_err(|e| format!("cannot encode events: {e}"))?;
+            let refused = |e| AbortReason::Refused(format!("cannot encode events: {e}"));
+            ipc::encode(&append.rows, &mut body).map_err(refused)?;
             if body.len() > FRAME_BYTES_MAX {
-                return Err(format!("a commit has at most {FRAME_BYTES_MAX} bytes of events; commit less at once"));
+                return Err(AbortReason::TooLarge(format!("its events have more than {FRAME_BYTES_MAX} bytes")));
             }
             let part = body.get(at..).unwrap_or_default();
             appends.push(AppendHead {
@@ -181,7 +183,7 @@ impl Frame {
         }
         let consumed = commit.consumed.into_iter().map(|c| (c.input, c.from, c.to)).collect();
         let head = CommitHead { task: commit.task, epoch: commit.epoch, class: commit.class, consumed, appends };
-        let mut frame = Self::of_content(Content::Commit(head))?;
+        let mut frame = Self::of_content(Content::Commit(head)).map_err(AbortReason::TooLarge)?;
         frame.body = body;
         frame.batches = batches;
         Ok(frame)

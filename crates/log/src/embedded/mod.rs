@@ -213,7 +213,7 @@ impl EmbeddedLog {
             ids.push(topic.id);
         }
         drop(topics);
-        Frame::of_commit(commit, &ids, self.shared.buffer()).map_err(AbortReason::Refused)
+        Frame::of_commit(commit, &ids, self.shared.buffer())
     }
 
     /// Hands a frame of the log's own over and waits until it is durable.

@@ -73,9 +73,24 @@ pub(super) fn read_or_make(options: &Options, layout: &Layout) -> Result<Recover
             vfs.sync_dir(&layout.dir).map_err(io_error("syncing", &layout.dir))?;
             checkpoint
         }
-        None => make(options, layout)?,
+        None => {
+            restored(vfs, layout)?;
+            make(options, layout)?
+        }
     };
     recover(vfs, layout, checkpoint, options.checks_chain())
+}
+
+/// Refuses a directory without a checkpoint in which a restore did not end: it has some of a log's files, or none yet.
+pub(super) fn restored(vfs: &dyn Vfs, layout: &Layout) -> Result<(), Error> {
+    let names = match vfs.list(&layout.dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        names => names.map_err(io_error("reading", &layout.dir))?,
+    };
+    match names.iter().any(|entry| entry.name == super::backup::MOVING) {
+        true => Err(Error::Unrestored { dir: layout.dir.clone() }),
+        false => Ok(()),
+    }
 }
 
 fn make(options: &Options, layout: &Layout) -> Result<Checkpoint, Error> {

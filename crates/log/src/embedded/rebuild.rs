@@ -55,6 +55,7 @@ pub(super) fn source(options: &Options, layout: &Layout) -> Result<Source, Error
             return Ok(source);
         }
         (Ok(None), copy) => {
+            super::open::restored(vfs, layout)?;
             if !matches!(copy, Ok(Some(_)))
                 && names(vfs, &layout.journal())?.iter().all(|e| segment_id(&e.name).is_none())
             {

@@ -376,6 +376,15 @@ pub struct Failure {
     pub reason: String,
 }
 
+/// A service with results that come out when event time goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// Its name.
+    pub name: String,
+    /// The source or service that it waits for; `None` where all of its inputs have come as far.
+    pub waits_for: Option<String>,
+}
+
 /// The answer of `run --drain`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DrainSummary {
@@ -384,6 +393,9 @@ pub struct DrainSummary {
     /// What had failed and waited for somebody to mend it.
     #[serde(default)]
     pub failed: Vec<Failure>,
+    /// Who holds results of open windows, or rows that wait for others, at the end of a drain.
+    #[serde(default)]
+    pub holding: Vec<Holding>,
     /// The figures of the whole run.
     pub total: Summary,
     /// Events written by services and sources in this run, per topic.

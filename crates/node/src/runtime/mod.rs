@@ -141,6 +141,7 @@ impl Node {
             *inner.phase.lock() = Phase::Stopping;
         }
         let failed = inner.failed();
+        let holding = if drained { inner.holding().await } else { Vec::new() };
         inner.view().drain();
         let stop = async {
             // A change that is on its way ends first; none begins any more.
@@ -151,7 +152,7 @@ impl Node {
         let in_time = tokio::time::timeout(timeout, stop).await.is_ok();
         inner.last_backup().await;
         let status = inner.status().await;
-        let summary = inner.summary(status, drained && in_time && failed.is_empty(), failed);
+        let summary = inner.summary(status, drained && in_time && failed.is_empty(), failed, holding);
         for task in inner.tasks.lock().drain(..) {
             task.abort();
         }
@@ -222,6 +223,7 @@ pub(crate) fn log_error(error: millstream_service::log::Error) -> ApiError {
     let code = match &error {
         Error::Locked { .. } => "log-locked",
         Error::Corrupt { .. } => "log-damaged",
+        Error::Unrestored { .. } => "log-unrestored",
         Error::Stopped { .. } => codes::LOG_STOPPED,
         Error::UnknownTopic(_) | Error::UnknownPartition(_) => codes::TOPIC_UNKNOWN,
         Error::Incompatible { .. } => codes::CHANGE_REFUSED,

@@ -11,7 +11,7 @@ use millstream_service::{Counts, Handle, InputLag, Kind, LATENCY_BOUNDS_US, Stat
 use super::usage::usage;
 use super::{Inner, build};
 use crate::api::{
-    self, DrainSummary, Failure, HeldBack, Latency, LogState, LookupState, NodeInfo, RunState, ServiceStatus,
+    self, DrainSummary, Failure, HeldBack, Holding, Latency, LogState, LookupState, NodeInfo, RunState, ServiceStatus,
     SinkStatus, SourceStatus, Status, Summary, TopicCount,
 };
 use crate::config::EmbeddedSettings;
@@ -273,8 +273,27 @@ impl Inner {
         failed.collect()
     }
 
+    /// Who holds results that only a later run gives out.
+    pub(crate) async fn holding(&self) -> Vec<Holding> {
+        let mut holding = Vec::new();
+        for handle in self.runner.handles() {
+            let Ok(status) = handle.status().await else { continue };
+            if status.tasks.iter().any(|task| task.holds) {
+                let waits_for = status.time.and_then(|time| time.held_back).map(|held| held.producer.to_string());
+                holding.push(Holding { name: status.name.to_string(), waits_for });
+            }
+        }
+        holding
+    }
+
     /// The figures of a run that ends.
-    pub(crate) fn summary(&self, status: Status, complete: bool, failed: Vec<Failure>) -> DrainSummary {
+    pub(crate) fn summary(
+        &self,
+        status: Status,
+        complete: bool,
+        failed: Vec<Failure>,
+        holding: Vec<Holding>,
+    ) -> DrainSummary {
         let mut topics: BTreeMap<Name, u64> = BTreeMap::new();
         let mut letters = 0;
         for handle in self.runner.handles() {
@@ -301,7 +320,7 @@ impl Inner {
         };
         let count = |(topic, events): (Name, u64)| TopicCount { topic: topic.to_string(), events };
         let topics = topics.into_iter().map(count).collect();
-        DrainSummary { complete, failed, total, topics, broken: self.view().pipeline.broken(), status }
+        DrainSummary { complete, failed, holding, total, topics, broken: self.view().pipeline.broken(), status }
     }
 }
 

@@ -1,7 +1,9 @@
 //! Setting a service back: its tasks read again what they have read, with empty state.
 //!
 //! For each task one commit moves its positions back, makes its state void and notes where it was (see [`crate::again`]).
-//! Nobody else may own its tasks meanwhile: a running service is stopped at a commit boundary and started again behind it.
+//! Where the service keeps state and any of its tasks goes back, the state of all becomes void: one that stayed would count
+//! from another moment on than the others. Nobody else may own its tasks meanwhile: a running service is stopped at a
+//! commit boundary and started again behind it.
 //! Tasks are set back one after the other; after a crash between two of them, the same order again does the rest.
 //!
 //! Where the state is in a store, that commit goes through it as any other does (see [`crate::store`]): the transaction that
@@ -100,10 +102,9 @@ struct Course {
 }
 
 impl Course {
-    /// Whether anything is to be done.
-    fn moves(&self, order: &Rewind) -> bool {
-        // State of another form has to go also where nothing was read.
-        self.targets.iter().any(|t| t.to < t.from) || (order.to == To::Start && order.stateful)
+    /// Whether anything is read again.
+    fn moves(&self) -> bool {
+        self.targets.iter().any(|t| t.to < t.from)
     }
 }
 
@@ -220,7 +221,7 @@ pub async fn preview(log: &dyn Log, order: &Rewind) -> Result<Plan, Error> {
             ));
         }
         let course = order.course(log, partition).await?;
-        rewound += u32::from(course.moves(order));
+        rewound += u32::from(course.moves());
         for target in course.targets.iter().filter(|t| t.to < t.from || t.start > Offset(0)) {
             let plan = inputs.entry(target.input.clone()).or_insert_with(|| InputPlan {
                 topic: target.input.clone(),
@@ -234,6 +235,10 @@ pub async fn preview(log: &dyn Log, order: &Rewind) -> Result<Plan, Error> {
             plan.from = plan.from.min(target.to.0);
             plan.trimmed |= target.to == target.start && target.start > Offset(0);
         }
+    }
+    // State of another form has to go also where nothing was read.
+    if order.stateful && (rewound > 0 || order.to == To::Start) {
+        rewound = tasks;
     }
     if rewound == 0 {
         return Err(order.refused("it has not read anything from there on"));
@@ -267,7 +272,15 @@ pub async fn carry_out(log: &dyn Log, clock: &dyn Clock, order: &Rewind) -> Resu
         taken.push((task, outbox));
     }
     let promised = set_back::promised(log, order).await?;
-    for (task, outbox) in taken {
+    // Those that only lose their state come first: a crash behind them leaves something to be read again, so that the same
+    // order does the rest.
+    let mut staying = Vec::new();
+    let partitions: Vec<u32> = taken.iter().map(|(task, _)| task.id.partition.0).collect();
+    for partition in partitions {
+        staying.push(!order.course(log, partition).await?.moves());
+    }
+    let (first, then): (Vec<_>, Vec<_>) = taken.into_iter().zip(staying).partition(|(_, stays)| *stays);
+    for ((task, outbox), _) in first.into_iter().chain(then) {
         let floor = promised.get(&task.id.partition.0).copied();
         set_back::set_back(log, clock, order, (task, outbox), floor).await?;
     }

@@ -65,7 +65,7 @@ pub(super) async fn set_back(
     let name = |text: &str| Name::new(text).map_err(|e| order.refused(&e.to_string()));
     let partition = task.id.partition;
     let course = order.course(log, partition.0).await?;
-    if !course.moves(order) {
+    if !order.stateful && !course.moves() {
         return Ok(());
     }
     let stored = Stored::read(log, &task.id).await.map_err(|e| fault(&order.service, &e))?;

@@ -10,7 +10,7 @@ use millstream_log::{AbortReason, Commit, Log, Outcome, Pending};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
-use super::memory;
+use super::memory::{self, Elsewhere};
 use super::outbox::{Kept, Outbox, Who, emptied, fault};
 use crate::flight::{commit_of, judge};
 use crate::program::Program;
@@ -47,8 +47,12 @@ impl External {
         let who = Who { log, task, clock: context.clock.as_ref(), inputs, voids: false };
         let mut outbox = Outbox::take_over(store, who).await?;
         let found = restore(outbox.state.as_mut(), program, signature, &outbox.place, context).await?;
+        let elsewhere = memory::elsewhere(context).await?;
+        if matches!(elsewhere, Some(Elsewhere::Nowhere)) {
+            memory::refuse(context).await?;
+        }
         let lost = found == Found::Nothing && outbox.has_begun();
-        if lost || memory::is_noted(context).await? {
+        if lost || elsewhere.is_some() {
             return Err(Fault::Failed(emptied(&task.id, &outbox.place)));
         }
         let (jobs, queue) = mpsc::channel(context.commits_in_flight + MORE_COMMITS);

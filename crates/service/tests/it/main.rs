@@ -8,6 +8,7 @@ mod failures;
 mod folds;
 mod letters;
 mod rewind;
+mod runs;
 mod steps;
 mod supervision;
 mod table_lookups;

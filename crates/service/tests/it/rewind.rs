@@ -263,6 +263,29 @@ async fn a_changed_fold_begins_anew_where_its_form_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_some_partitions_go_back_the_state_of_all_begins_anew() {
+    let bed = Bed::new();
+    topics(&bed).await;
+    let counter = bed.runner.start_service(counting()).await.unwrap();
+    feed(&bed, 2_000).await;
+    let mut ends = Vec::new();
+    for partition in 0..3 {
+        ends.push((bed.log.end(&TopicPartition::new(name("raw"), partition)).await.unwrap().0, partition));
+    }
+    ends.sort_unstable();
+    assert!(ends[0].0 < ends[2].0, "{ends:?}");
+    // The shortest partition is not read again from there on, but counts from then on like the others.
+    let order = order("counter", To::Offset(ends[0].0), Outputs::Suppress);
+    assert_eq!(preview(&*bed.log, &order).await.unwrap().rewound, 3);
+    assert_eq!(counter.rewind(&order).await.unwrap().rewound, 3);
+    settled(&counter).await;
+    let state = state(&*bed.log, "counter").await;
+    let of = |partition: u32| state.keys().filter(|(p, _)| *p == partition).count();
+    assert!(of(ends[0].1) == 0 && of(ends[2].1) > 0, "{state:?}");
+    counter.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn state_in_memory_is_the_state_in_the_log_after_every_restart() {
     let dir = tempfile::tempdir().unwrap();
     let memory = Arc::new(MemoryLog::new());

@@ -19,24 +19,24 @@ use serde_json::{Value, json};
 use crate::bed::{Bed, FaultyLog, Numbers, name, pass, schema, until};
 
 const TIMED: &[(&str, &str)] = &[("k", "string"), ("n", "bigint!"), ("at", "timestamp")];
-const SECOND: i64 = 1_000_000;
+pub(crate) const SECOND: i64 = 1_000_000;
 
 /// So many seconds after the beginning of 1970, as an event has it.
-fn at(seconds: u64) -> String {
+pub(crate) fn at(seconds: u64) -> String {
     format!("1970-01-01T{:02}:{:02}:{:02}Z", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
-fn event(n: u64, seconds: u64) -> String {
+pub(crate) fn event(n: u64, seconds: u64) -> String {
     json!({"k": format!("k{}", n % 13), "n": n, "at": at(seconds)}).to_string()
 }
 
-fn ten_seconds() -> EventTimeDef {
+pub(crate) fn ten_seconds() -> EventTimeDef {
     let column = "at".to_owned();
     EventTimeDef { column, max_out_of_orderness_us: 10 * SECOND, future_us: None, idle: None }
 }
 
 /// A source of events `make(0)`, `make(1)` …
-fn source(
+pub(crate) fn source(
     called: &str,
     numbers: Numbers,
     time: EventTimeDef,
@@ -46,25 +46,25 @@ fn source(
     SourceDef { name: name(called), event_time: Some(time), ..numbers.def("raw") }
 }
 
-fn endless(count: u64) -> (Numbers, Arc<AtomicU64>) {
+pub(crate) fn endless(count: u64) -> (Numbers, Arc<AtomicU64>) {
     let numbers = Numbers { endless: true, ..Numbers::new(count) };
     let count = Arc::clone(&numbers.count);
     (numbers, count)
 }
 
-fn input(topic: &str, producers: &[(&str, u32, bool)]) -> InputTime {
+pub(crate) fn input(topic: &str, producers: &[(&str, u32, bool)]) -> InputTime {
     let producers =
         producers.iter().map(|(n, tasks, in_place)| Producers { name: name(n), tasks: *tasks, in_place: *in_place });
     InputTime { topic: name(topic), producers: producers.collect() }
 }
 
 /// A service that passes events on, with their time.
-fn timed(service: &str, from: InputTime, to: &str) -> ServiceDef {
+pub(crate) fn timed(service: &str, from: InputTime, to: &str) -> ServiceDef {
     let time = ServiceTime { inputs: vec![from.clone()], outputs: vec![name(to)], columns: Default::default() };
     ServiceDef { time: Some(time), ..pass(service, from.topic.as_str(), to) }
 }
 
-async fn topics(bed: &Bed, topics: &[&str]) {
+pub(crate) async fn topics(bed: &Bed, topics: &[&str]) {
     for topic in topics {
         bed.topic(topic, TIMED, &["k"], 3).await;
     }
@@ -74,20 +74,20 @@ fn watermark(status: Option<TimeStatus>) -> Option<Watermark> {
     status.map(|time| time.watermark)
 }
 
-async fn reaches(handle: &Handle, wanted: Watermark) {
+pub(crate) async fn reaches(handle: &Handle, wanted: Watermark) {
     let what = format!("`{}` reaching {wanted:?}", handle.name());
     until(&what, async || watermark(handle.status().await.unwrap().time) == Some(wanted)).await;
 }
 
 /// What stands in a topic: the numbers that are late, and what each producer said to each partition, in order.
 #[derive(Default)]
-struct Found {
+pub(crate) struct Found {
     late: Vec<i64>,
     rows: u64,
-    said: BTreeMap<(u32, String, u32), Vec<Watermark>>,
+    pub(crate) said: BTreeMap<(u32, String, u32), Vec<Watermark>>,
 }
 
-async fn found(log: &dyn Log, topic: &str) -> Found {
+pub(crate) async fn found(log: &dyn Log, topic: &str) -> Found {
     let mut found = Found::default();
     for partition in 0..log.topic(&name(topic)).unwrap().spec.partitions {
         let mut reader = log.read(&TopicPartition::new(name(topic), partition), Offset(0)).unwrap();

@@ -87,8 +87,14 @@ pub(crate) fn lines(summary: &DrainSummary, drain: bool, style: Style) -> Vec<St
     for failure in &summary.failed {
         lines.push(format!("{} {} has failed: {}", style.bad("!"), failure.name, failure.reason));
     }
+    for held in &summary.holding {
+        let why = held.waits_for.as_ref().map_or(String::new(), |name| format!(", because `{name}` has not ended"));
+        let mark = style.warn("!");
+        lines.push(format!("{mark} {} holds results that are not due yet{why}; a later run gives them out", held.name));
+    }
     let per = |n: u64, s: f64| if s > 0.0 { n as f64 / s } else { 0.0 };
     let outcome = match (summary.complete, drain) {
+        (true, _) if !summary.holding.is_empty() => style.good("all events processed"),
         (true, _) => style.good("all processed"),
         (false, true) if !summary.failed.is_empty() => {
             style.warn("not everything could be processed; mend what has failed, the next run goes on from here")

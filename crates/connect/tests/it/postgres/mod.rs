@@ -216,6 +216,33 @@ async fn an_emptied_database_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_kept_no_state_meanwhile_does_not_go_on_with_the_old_one() {
+    let Some(server) = server::shared() else { return };
+    let database = server.database().await;
+    let keep = keep(&server.url("bob", PASSWORD, &database));
+    let mut bed = Bed::on(Arc::new(MemoryLog::new()));
+    bed.topics().await;
+    for (doing, count) in [(Doing::Counting, 100), (Doing::Passing, 200)] {
+        bed.runner.start_service(bed.def(doing, keep.clone())).await.unwrap();
+        bed.source(count).await;
+        bed.filled("out", count as usize).await;
+        bed.runner.stop_all(true).await;
+        bed = bed.again();
+    }
+    let counter = bed.runner.start_service(bed.def(Doing::Counting, keep.clone())).await.unwrap();
+    until("the refusal", async || matches!(counter.state(), State::Failed { .. })).await;
+    let said = bed.said();
+    assert!(said.contains("without keeping state") && said.contains("services rewind counter --to start"), "{said}");
+    counter.rewind(&order(Some(&keep), Outputs::Suppress)).await.unwrap();
+    bed.source(300).await;
+    bed.filled("out", 300).await;
+    let counts: Vec<String> = bed.rows("out").await.into_iter().filter(|row| !row.contains("\"count\":0")).collect();
+    let all = expected(300);
+    assert!(counts.len() == 200 && counts.iter().all(|row| all.contains(row)), "{counts:?}");
+    bed.runner.stop_all(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_database_refuses_is_told_without_the_password() {
     let Some(server) = server::shared() else { return };
     let database = server.database().await;

@@ -94,3 +94,14 @@ async fn a_damaged_block_is_taken_out_and_the_rest_of_its_file_stays() {
     }
     assert_eq!(rows, 2000 - lost);
 }
+
+#[tokio::test]
+async fn a_commit_that_no_frame_can_hold_is_refused_as_too_large() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = filled(dir.path(), 1).await;
+    let mut source = Source::join(&log, "many").await;
+    let mut commit = source.commit("t", 1, 1);
+    commit.appends = vec![commit.appends[0].clone(); 65_537];
+    let outcome = log.commit(commit).await;
+    assert!(matches!(&outcome, Outcome::Aborted(AbortReason::TooLarge(why)) if why.contains("65537")), "{outcome:?}");
+}
