@@ -99,6 +99,14 @@ pub(super) async fn run(args: &Args) -> Result<Report, Failure> {
     report.usage(wall_s, usage.cpu_s, usage.rss_peak_bytes);
     let statuses = answers.statuses.iter().map(|(status, n)| vec![json!(status.to_string()), json!(n)]);
     report.table("answers", &[("STATUS", Align::Left), ("ANSWERS", Align::Right)], statuses.collect());
+    let by_second = answers.by_second().into_iter().map(|(second, took)| {
+        let took = Quantiles::of(took);
+        let ms = |share: f64| json!((took.at(share) / 10.0).round() / 100.0);
+        vec![json!(second), ms(0.5), ms(0.99), ms(1.0)]
+    });
+    let columns =
+        [("SECOND", Align::Right), ("p50 ms", Align::Right), ("p99 ms", Align::Right), ("MAX ms", Align::Right)];
+    report.table("latency by second", &columns, by_second.collect());
     report.threads(&usage, answers.took_us.len() as u64);
     report.goal(format!("p50 at most 2 x hops x fdatasync + 2 ms = {allowed:.2} ms"), ms(0.5) <= allowed);
     report.goal(format!("p99 at most {GOAL_P99_MS} ms"), ms(0.99) <= GOAL_P99_MS);

@@ -134,4 +134,13 @@ impl Answers {
         came.sort_by(f64::total_cmp);
         came.iter().zip(came.iter().skip(1)).map(|(before, after)| after - before).fold(0.0, f64::max)
     }
+
+    /// For each second of the load, how long its answers took, in microseconds.
+    pub(super) fn by_second(&self) -> BTreeMap<u64, Vec<f64>> {
+        let mut seconds: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+        for (came, took) in self.came_us.iter().zip(&self.took_us) {
+            seconds.entry((came / 1e6) as u64).or_default().push(*took);
+        }
+        seconds
+    }
 }

@@ -294,21 +294,34 @@ impl Preparer {
         let len = sealed.segment.file.len().unwrap_or(sealed.end);
         let mut state = self.state.lock();
         state.sealed_bytes = state.sealed_bytes.saturating_sub(len);
-        self.spare_or_remove(&mut state, sealed.segment.path.clone(), len);
+        let unneeded = self.spare(&mut state, sealed.segment.path.clone(), len);
+        // Removing a large file takes a while, and the writer waits for whoever has the lock.
+        drop(state);
+        unneeded.iter().for_each(|path| self.remove(path));
     }
 
     fn spare_or_remove(&self, state: &mut State, path: PathBuf, len: u64) {
+        let unneeded = self.spare(state, path, len);
+        unneeded.iter().for_each(|path| self.remove(path));
+    }
+
+    /// Keeps a segment for use again; gives it back where it is not needed.
+    fn spare(&self, state: &mut State, path: PathBuf, len: u64) -> Option<PathBuf> {
         let full = state.no_space.is_some() || state.settling_full.is_some() || self.budget(state, len).is_err();
         if self.ahead && len == self.segment_bytes && state.spares.len() < SPARES_MAX && !full {
             let id = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             let spare = self.layout.spare(&id);
             if self.vfs.rename(&path, &spare).is_ok() {
                 state.spares.push(spare);
-                return;
+                return None;
             }
         }
+        Some(path)
+    }
+
+    fn remove(&self, path: &std::path::Path) {
         // What stays behind is removed by the next opening.
-        if let Err(error) = self.vfs.remove(&path) {
+        if let Err(error) = self.vfs.remove(path) {
             tracing::warn!(path = %path.display(), %error, "a segment that is not needed any more stays");
         }
     }

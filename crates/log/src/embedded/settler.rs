@@ -398,7 +398,10 @@ fn publish(outcome: Outcome, sealed: &Sealed) {
         }
         contents.files.push_back(Arc::new(SettledFile { path, meta }));
     }
-    while contents.entries.front().is_some_and(|e| e.segment.id <= sealed.segment.id && e.next() <= outcome.to) {
-        contents.entries.pop_front();
-    }
+    let settled = |e: &Entry| e.segment.id <= sealed.segment.id && e.next() <= outcome.to;
+    let count = contents.entries.iter().take_while(|e| settled(e)).count();
+    let gone: Vec<Entry> = contents.entries.drain(..count).collect();
+    // Events that were kept in memory are given back where nobody waits for it.
+    drop(contents);
+    drop(gone);
 }
