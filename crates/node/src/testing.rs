@@ -74,6 +74,8 @@ async fn run_test(
         log.create_topic(topic.spec.clone()).await.map_err(|e| e.to_string())?;
     }
     let runner = Runner::new(Arc::clone(&log), Options::new(tokio::runtime::Handle::current()));
+    // What sources say below is said in this run.
+    runner.begin().await.map_err(|e| e.to_string())?;
     for given in &test.given {
         append(log.as_ref(), given).await?;
     }

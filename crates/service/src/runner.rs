@@ -179,10 +179,20 @@ impl Runner {
         self.start(parts, None).await
     }
 
+    /// Begins the run: that producers have closed, or are idle, counts if they say so from here on. Without it the run
+    /// begins with the first component that is started.
+    pub async fn begin(&self) -> Result<(), Error> {
+        self.begun().await.map(drop)
+    }
+
+    async fn begun(&self) -> Result<&Arc<Begun>, Error> {
+        let begun = async || Ok::<_, Error>(Arc::new(Begun::now(self.log.as_ref()).await?));
+        self.begun.get_or_try_init(begun).await
+    }
+
     async fn start(&self, parts: Parts, replayer: Option<Parts>) -> Result<Handle, Error> {
         let name = parts.name.clone();
-        let begun = async || Ok::<_, Error>(Arc::new(Begun::now(self.log.as_ref()).await?));
-        let begun = self.begun.get_or_try_init(begun).await?;
+        let begun = self.begun().await?;
         let start = |parts, paused| {
             let (log, options, progress) = (Arc::clone(&self.log), self.options.clone(), Arc::clone(&self.progress));
             Component::start(parts, log, options, progress, Arc::clone(begun), paused)
