@@ -72,9 +72,8 @@ impl Committer {
     fn turn(&self) -> Turn {
         let mut stage = self.shared.stage.lock();
         loop {
-            let intake = stage.closing.is_some() || !self.shared.settling_is_behind();
-            if stage.has_work(intake) {
-                return Turn::Group(stage.take(self.shared.options.group_bytes, intake));
+            if !stage.queue.is_empty() {
+                return Turn::Group(stage.take(self.shared.options.group_bytes));
             }
             if let Some(closing) = stage.closing {
                 return Turn::Close(closing);
@@ -90,7 +89,7 @@ impl Committer {
                 None => self.shared.work.wait(&mut stage),
                 Some(wait) => {
                     let late = self.shared.work.wait_for(&mut stage, wait).timed_out();
-                    if late && !stage.has_work(!self.shared.settling_is_behind()) && stage.closing.is_none() {
+                    if late && stage.queue.is_empty() && stage.closing.is_none() {
                         return if dirty { Turn::Sync } else { Turn::Idle };
                     }
                 }

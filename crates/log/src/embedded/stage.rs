@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::frame::{CommitHead, Content, Frame};
 use crate::positions::positions_after;
-use crate::{AbortReason, Class, Epoch, Outcome, Position, TaskId};
+use crate::{AbortReason, Epoch, Outcome, Position, TaskId};
 
 /// The most frames that may wait.
 const WAITING_MAX: usize = 65_536;
@@ -25,12 +25,6 @@ pub(super) struct Waiting {
     /// Whether its positions must be looked at again when it is written: a former owner's commits were still on their
     /// way when it was admitted.
     pub(super) recheck: bool,
-}
-
-impl Waiting {
-    fn is_intake(&self) -> bool {
-        matches!(&self.frame.content, Content::Commit(head) if head.class == Class::Intake)
-    }
 }
 
 /// What is known of a task.
@@ -109,31 +103,18 @@ impl Stage {
         Admission::Yes(pending)
     }
 
-    /// Whether there is something to write; without `intake`, beside what sources have.
-    pub(super) fn has_work(&self, intake: bool) -> bool {
-        self.queue.iter().any(|waiting| intake || !waiting.is_intake())
-    }
-
-    /// Takes frames for one group, of at most `bytes` if they are several; without `intake`, what sources have stays.
-    pub(super) fn take(&mut self, bytes: usize, intake: bool) -> Vec<Waiting> {
-        let (mut taken, mut left) = (Vec::new(), VecDeque::new());
+    /// Takes frames for one group, at least one, of at most `bytes`.
+    pub(super) fn take(&mut self, bytes: usize) -> Vec<Waiting> {
+        let mut taken = Vec::new();
         let mut sum = 0;
-        while let Some(next) = self.queue.pop_front() {
-            if !intake && next.is_intake() {
-                left.push_back(next);
-                continue;
-            }
+        while let Some(next) = self.queue.front() {
             let size = next.frame.body.len() + next.frame.head.len();
             if !taken.is_empty() && sum + size > bytes {
-                self.queue.push_front(next);
                 break;
             }
             sum += size;
             self.queue_bytes -= next.frame.body.len();
-            taken.push(next);
-        }
-        while let Some(waiting) = left.pop_back() {
-            self.queue.push_front(waiting);
+            taken.extend(self.queue.pop_front());
         }
         taken
     }
@@ -255,15 +236,12 @@ mod tests {
     use millstream_event::Offset;
 
     use super::*;
+    use crate::Class;
 
     fn commit(task: &TaskId, from: Option<u64>, to: u64) -> Frame {
-        of_class(task, from, to, Class::Processing)
-    }
-
-    fn of_class(task: &TaskId, from: Option<u64>, to: u64, class: Class) -> Frame {
         let at = |offset| Position::Offset(Offset(offset));
         let consumed = vec![(Name::new("in").unwrap(), from.map(at), at(to))];
-        let (epoch, appends) = (Epoch(1), Vec::new());
+        let (epoch, class, appends) = (Epoch(1), Class::Processing, Vec::new());
         Frame::of_content(Content::Commit(CommitHead { task: task.clone(), epoch, class, consumed, appends })).unwrap()
     }
 
@@ -276,33 +254,5 @@ mod tests {
         assert_eq!(stage.stop("the disk is gone").len(), 1);
         assert!(before.unwrap().try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Closed));
         assert!(stage.wait_settled(&task).is_none());
-    }
-
-    #[test]
-    fn what_sources_have_waits_in_its_place_while_the_rest_goes_on() {
-        let task = |name: &str| TaskId::new(Name::new(name).unwrap(), 0);
-        let (source, service) = (task("source"), task("service"));
-        let mut stage = Stage::default();
-        for n in 0..3u64 {
-            let from = n.checked_sub(1).map(|n| n + 1);
-            for (task, class) in [(&source, Class::Intake), (&service, Class::Processing)] {
-                let admitted = stage.admit(Ok(of_class(task, from, n + 1, class)), true);
-                assert!(matches!(admitted, Admission::Yes(_)));
-            }
-        }
-        let of = |taken: Vec<Waiting>| -> Vec<(bool, Position)> {
-            let heads = taken.iter().map(|waiting| match &waiting.frame.content {
-                Content::Commit(head) => (head.class == Class::Intake, head.consumed.first().unwrap().2.clone()),
-                _ => unreachable!("only commits were admitted"),
-            });
-            heads.collect()
-        };
-        let at = |n| Position::Offset(Offset(n));
-        assert_eq!(of(stage.take(1, false)), [(false, at(1))]);
-        assert_eq!(of(stage.take(usize::MAX, false)), [(false, at(2)), (false, at(3))]);
-        assert!(!stage.has_work(false) && stage.has_work(true));
-        assert!(stage.take(usize::MAX, false).is_empty());
-        assert_eq!(of(stage.take(usize::MAX, true)), [(true, at(1)), (true, at(2)), (true, at(3))]);
-        assert!(!stage.has_work(true));
     }
 }
