@@ -72,8 +72,9 @@ impl Committer {
     fn turn(&self) -> Turn {
         let mut stage = self.shared.stage.lock();
         loop {
-            if !stage.queue.is_empty() {
-                return Turn::Group(stage.take(self.shared.options.group_bytes));
+            let intake = stage.closing.is_some() || !self.shared.settling_is_behind();
+            if stage.has_work(intake) {
+                return Turn::Group(stage.take(self.shared.options.group_bytes, intake));
             }
             if let Some(closing) = stage.closing {
                 return Turn::Close(closing);
@@ -89,7 +90,7 @@ impl Committer {
                 None => self.shared.work.wait(&mut stage),
                 Some(wait) => {
                     let late = self.shared.work.wait_for(&mut stage, wait).timed_out();
-                    if late && stage.queue.is_empty() && stage.closing.is_none() {
+                    if late && !stage.has_work(!self.shared.settling_is_behind()) && stage.closing.is_none() {
                         return if dirty { Turn::Sync } else { Turn::Idle };
                     }
                 }

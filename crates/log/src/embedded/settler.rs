@@ -108,7 +108,7 @@ impl Settler {
         while !self.ending() {
             let next = self.shared.sealed.lock().front().cloned();
             let (done, again) = match &next {
-                Some(sealed) => (self.settle(sealed).map(|()| drop(self.shared.sealed.lock().pop_front())), true),
+                Some(sealed) => (self.settle(sealed).map(|()| self.settled()), true),
                 None => (self.tidy(), false),
             };
             let done = done.and_then(|()| self.compact());
@@ -143,6 +143,15 @@ impl Settler {
                 self.shared.resting.store(false, Ordering::Release);
             }
         }
+    }
+
+    /// The oldest segment is done.
+    fn settled(&self) {
+        drop(self.shared.sealed.lock().pop_front());
+        // Sources may wait for it. Under the lock, so that the committer does not miss it on its way to sleep.
+        let stage = self.shared.stage.lock();
+        self.shared.work.notify_one();
+        drop(stage);
     }
 
     /// Whether events come faster than they are settled, if so many segments waited when the pass began.

@@ -11,6 +11,7 @@ use super::layout::Layout;
 use super::options::Options;
 use super::prepare::Preparer;
 use super::segment::Sealed;
+use super::space::Room;
 use super::stage::Stage;
 use crate::{Epoch, Groups, TaskId};
 
@@ -18,7 +19,7 @@ use crate::{Epoch, Groups, TaskId};
 pub(super) const CLOSED: &str = "the log is closed";
 /// The most buffers kept for the next commits, and the largest that is kept.
 const BUFFERS_MAX: usize = 32;
-/// Where as many segments wait to be settled, the settler does not rest.
+/// As many segments may wait to be settled before sources wait as well.
 pub(super) const SEALED_MAX: usize = 8;
 const BUFFER_BYTES_MAX: usize = 4 << 20;
 
@@ -82,6 +83,13 @@ impl Shared {
             return true;
         }
         self.groups.is_current(task, epoch)
+    }
+
+    /// Whether so many segments wait to be settled that sources must wait: else the journal would grow, and the next opening
+    /// would take longer, as long as events come faster than they are settled. Where there is no room they are refused
+    /// instead.
+    pub(super) fn settling_is_behind(&self) -> bool {
+        self.sealed.lock().len() >= SEALED_MAX && self.preparer.room() == Room::Plenty
     }
 
     /// An empty buffer to encode into.

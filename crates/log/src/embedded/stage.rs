@@ -3,14 +3,14 @@
 //! A commit's life: admitted (its epoch and positions agree with what was handed over before) -> taken into a group by
 //! the committer -> settled. Under one lock, so that the order of calls is the order of effects.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use millstream_event::Name;
 use tokio::sync::oneshot;
 
 use super::frame::{CommitHead, Content, Frame};
 use crate::positions::positions_after;
-use crate::{AbortReason, Epoch, Outcome, Position, TaskId};
+use crate::{AbortReason, Class, Epoch, Outcome, Position, TaskId};
 
 /// The most frames that may wait.
 const WAITING_MAX: usize = 65_536;
@@ -25,6 +25,19 @@ pub(super) struct Waiting {
     /// Whether its positions must be looked at again when it is written: a former owner's commits were still on their
     /// way when it was admitted.
     pub(super) recheck: bool,
+}
+
+impl Waiting {
+    /// Whether it stays where sources wait: new events, and whatever their task has handed over behind them, because that it
+    /// promises something about time must not be seen before the events that it promises it behind. `sources`: the tasks of
+    /// which something stays.
+    fn stays(&self, sources: &mut HashSet<TaskId>) -> bool {
+        let Content::Commit(head) = &self.frame.content else { return false };
+        if head.class == Class::Intake && !sources.contains(&head.task) {
+            sources.insert(head.task.clone());
+        }
+        sources.contains(&head.task)
+    }
 }
 
 /// What is known of a task.
@@ -103,18 +116,32 @@ impl Stage {
         Admission::Yes(pending)
     }
 
-    /// Takes frames for one group, at least one, of at most `bytes`.
-    pub(super) fn take(&mut self, bytes: usize) -> Vec<Waiting> {
-        let mut taken = Vec::new();
+    /// Whether there is something to write; without `intake`, beside what sources have.
+    pub(super) fn has_work(&self, intake: bool) -> bool {
+        let mut sources = HashSet::new();
+        self.queue.iter().any(|waiting| intake || !waiting.stays(&mut sources))
+    }
+
+    /// Takes frames for one group, of at most `bytes` if they are several; without `intake`, what sources have stays.
+    pub(super) fn take(&mut self, bytes: usize, intake: bool) -> Vec<Waiting> {
+        let (mut taken, mut left, mut sources) = (Vec::new(), VecDeque::new(), HashSet::new());
         let mut sum = 0;
-        while let Some(next) = self.queue.front() {
+        while let Some(next) = self.queue.pop_front() {
+            if !intake && next.stays(&mut sources) {
+                left.push_back(next);
+                continue;
+            }
             let size = next.frame.body.len() + next.frame.head.len();
             if !taken.is_empty() && sum + size > bytes {
+                self.queue.push_front(next);
                 break;
             }
             sum += size;
             self.queue_bytes -= next.frame.body.len();
-            taken.extend(self.queue.pop_front());
+            taken.push(next);
+        }
+        while let Some(waiting) = left.pop_back() {
+            self.queue.push_front(waiting);
         }
         taken
     }
@@ -236,12 +263,15 @@ mod tests {
     use millstream_event::Offset;
 
     use super::*;
-    use crate::Class;
 
     fn commit(task: &TaskId, from: Option<u64>, to: u64) -> Frame {
+        of_class(task, from, to, Class::Processing)
+    }
+
+    fn of_class(task: &TaskId, from: Option<u64>, to: u64, class: Class) -> Frame {
         let at = |offset| Position::Offset(Offset(offset));
         let consumed = vec![(Name::new("in").unwrap(), from.map(at), at(to))];
-        let (epoch, class, appends) = (Epoch(1), Class::Processing, Vec::new());
+        let (epoch, appends) = (Epoch(1), Vec::new());
         Frame::of_content(Content::Commit(CommitHead { task: task.clone(), epoch, class, consumed, appends })).unwrap()
     }
 
@@ -254,5 +284,35 @@ mod tests {
         assert_eq!(stage.stop("the disk is gone").len(), 1);
         assert!(before.unwrap().try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Closed));
         assert!(stage.wait_settled(&task).is_none());
+    }
+
+    #[test]
+    fn what_sources_have_waits_in_its_place_while_the_rest_goes_on() {
+        let task = |name: &str| TaskId::new(Name::new(name).unwrap(), 0);
+        let (source, service) = (task("source"), task("service"));
+        let mut stage = Stage::default();
+        for n in 0..3u64 {
+            let from = n.checked_sub(1).map(|n| n + 1);
+            for (task, class) in [(&source, Class::Intake), (&service, Class::Processing)] {
+                let admitted = stage.admit(Ok(of_class(task, from, n + 1, class)), true);
+                assert!(matches!(admitted, Admission::Yes(_)));
+            }
+        }
+        // A promise alone is of another class; it follows the events of its task all the same.
+        assert!(matches!(stage.admit(Ok(of_class(&source, Some(3), 4, Class::Processing)), true), Admission::Yes(_)));
+        let of = |taken: Vec<Waiting>| -> Vec<(bool, Position)> {
+            let heads = taken.iter().map(|waiting| match &waiting.frame.content {
+                Content::Commit(head) => (head.task == source, head.consumed.first().unwrap().2.clone()),
+                _ => unreachable!("only commits were admitted"),
+            });
+            heads.collect()
+        };
+        let at = |n| Position::Offset(Offset(n));
+        assert_eq!(of(stage.take(1, false)), [(false, at(1))]);
+        assert_eq!(of(stage.take(usize::MAX, false)), [(false, at(2)), (false, at(3))]);
+        assert!(!stage.has_work(false) && stage.has_work(true));
+        assert!(stage.take(usize::MAX, false).is_empty());
+        assert_eq!(of(stage.take(usize::MAX, true)), [(true, at(1)), (true, at(2)), (true, at(3)), (true, at(4))]);
+        assert!(!stage.has_work(true));
     }
 }

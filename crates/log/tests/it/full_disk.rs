@@ -21,16 +21,21 @@ use crate::rig::{disk, find, options, run};
 struct NoSettling {
     vfs: SimVfs,
     full: Arc<AtomicBool>,
+    /// Whoever settles waits.
+    held: Arc<AtomicBool>,
 }
 
 impl NoSettling {
     fn on(vfs: &SimVfs) -> Self {
-        Self { vfs: vfs.clone(), full: Arc::default() }
+        Self { vfs: vfs.clone(), full: Arc::default(), held: Arc::default() }
     }
 
     fn judge(&self, path: &Path) -> io::Result<()> {
         if !path.components().any(|part| part.as_os_str() == "topics") {
             return Ok(());
+        }
+        while self.held.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
         }
         if self.full.load(Ordering::SeqCst) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
@@ -148,6 +153,47 @@ fn no_space_to_settle_refuses_sources_and_settling_goes_on_by_itself() {
     let settings = EmbeddedOptions { vfs: Arc::new(settling), ..options(&vfs) };
     run(fill_and_free(settings, || full.store(true, Ordering::SeqCst), || full.store(false, Ordering::SeqCst)));
     assert!(vfs.files().iter().any(|(path, len)| path.starts_with("/log/topics") && *len > 0), "it settled in the end");
+}
+
+#[test]
+fn sources_wait_while_settling_is_behind_and_the_rest_goes_on() {
+    let vfs = disk();
+    let settling = NoSettling::on(&vfs);
+    let held = Arc::clone(&settling.held);
+    let settings = EmbeddedOptions { vfs: Arc::new(settling), ..options(&vfs) };
+    run(async {
+        let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(settings.clone()).unwrap());
+        topic(&log, "t", 1).await;
+        let (_member, task) = one(&log, "source").await;
+        let mut source = Source { task, rng: Rng::new(1), acknowledged: Vec::new() };
+        held.store(true, Ordering::SeqCst);
+        // As many segments as may wait are full at some time.
+        let mut commits = 0;
+        let waits = loop {
+            let before = source.acknowledged.len();
+            let put = source.put(&log, Class::Intake);
+            if tokio::time::timeout(Duration::from_millis(500), put).await.is_err() {
+                break before;
+            }
+            commits += 1;
+            assert!(commits < 10_000, "a source never waits");
+        };
+        let (_other, task) = one(&log, "service").await;
+        let mut service = Source { task, rng: Rng::new(2), acknowledged: Vec::new() };
+        for _ in 0..200 {
+            service.put(&log, Class::Processing).await.unwrap();
+        }
+        let (seen, written) = (all(&log, "t", 0).await, service.acknowledged.len());
+        assert_eq!(seen.len(), waits + written, "the source's last commit waits, and 200 of a service went past it");
+        held.store(false, Ordering::SeqCst);
+        // Its answer was not waited for, but it goes through as the next one does.
+        source.put(&log, Class::Intake).await.unwrap();
+        assert_eq!(all(&log, "t", 0).await.len(), waits + written + 200);
+        log.close().await.unwrap();
+        drop(log);
+        let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(settings).unwrap());
+        assert_eq!(all(&log, "t", 0).await.len(), waits + written + 200);
+    });
 }
 
 #[test]
