@@ -6,18 +6,21 @@
 //! Where input and output have event time, the task listens to what its inputs' producers promise and promises the same
 //! of what it makes of them (see [`crate::task_time`]).
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+mod apart;
+mod reading_again;
+mod telling_time;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
-use millstream_event::{Name, PartitionId, Watermark};
+use millstream_event::Name;
 use millstream_flow::{ChangeRows, LookupSet};
 use millstream_log::{Append, Consumed, TopicInfo};
 
 use crate::Error;
-use crate::again::{Again, Kind, Outputs, Stored};
+use crate::again::{Again, Stored};
 use crate::control::Asked;
 use crate::dead_letter::Topics;
 use crate::def::{Keep, ServiceDef};
@@ -31,7 +34,6 @@ use crate::process::{Plan, Staged};
 use crate::replayed;
 use crate::state::{State as Kept, memory};
 use crate::status::State;
-use crate::supervise::message_of;
 use crate::table_lookup::Past;
 use crate::task::{Context, End, Fault, Job};
 use crate::task_time::{TaskTime, too_many};
@@ -190,147 +192,6 @@ impl<'a> Running<'a> {
         Ok(running)
     }
 
-    /// Begins to read again what is to be read again, if anything is.
-    fn begin_again(&mut self, rebuild: bool) -> Result<(), Fault> {
-        if rebuild {
-            let former_time = self.time.as_mut().map(TaskTime::forget);
-            self.again = Some(Again { kind: Kind::Rebuild, former_time });
-            self.context.shared.again.store(true, Ordering::Release);
-            let gone: Vec<String> =
-                self.inputs.trimmed().map(|(topic, first)| format!("`{topic}` from offset {first}")).collect();
-            if !gone.is_empty() {
-                let task = &self.context.task.id;
-                let note = format!(
-                    "partition {}: its state is kept in memory, and was built from what is kept of its inputs: {}",
-                    task.partition,
-                    gone.join(", ")
-                );
-                tracing::warn!(%task, "{note}");
-                self.context.shared.set_note(Some(note));
-            }
-            return Ok(());
-        }
-        let Some((order, _)) = self.stored.order.as_ref().filter(|_| self.stored.is_under_way()) else { return Ok(()) };
-        let to = match &order.outputs {
-            Outputs::Topic(topic) => {
-                let gone = || Fault::Failed(format!("there is no topic `{topic}`, to which the service was rewound"));
-                Some(self.context.log.topic(topic).ok_or_else(gone)?)
-            }
-            _ => None,
-        };
-        self.inputs.bar(&order.until);
-        let kind = Kind::Rewound { outputs: order.outputs.clone(), to };
-        self.again = Some(Again { kind, former_time: self.stored.former_time() });
-        self.context.shared.again.store(true, Ordering::Release);
-        self.tell_again();
-        Ok(())
-    }
-
-    /// Whether it reads again and nothing is committed.
-    fn is_silent(&self) -> bool {
-        self.again.as_ref().is_some_and(Again::is_silent)
-    }
-
-    /// All inputs are where they were: what was known of time is known again, and the task goes on.
-    fn conclude_again(&mut self, lookups: &LookupSet) -> Result<(), Fault> {
-        if let (Some(time), Some(heard)) = (&mut self.time, self.again.as_ref().and_then(|a| a.former_time.clone())) {
-            time.recall(&heard)?;
-        }
-        let mut staged = Staged::default();
-        let shared = Arc::clone(&self.context.shared);
-        shared.isolation.lock().conclude();
-        self.advance(lookups, &mut staged).map_err(Fault::Failed)?;
-        if self.more {
-            return self.finish(staged);
-        }
-        shared.isolation.lock().rest();
-        self.divert(&mut staged);
-        let changes = self.state.as_mut().and_then(|state| state.program.changes());
-        self.inputs.lift();
-        let Some(again) = self.again.take() else { return Ok(()) };
-        self.past = None;
-        self.begin_time();
-        if again.is_silent() {
-            self.begin_again(false)?;
-            self.release()?;
-        } else {
-            self.held.consumed.extend(self.stored.concluded()?);
-            self.stored = self.stored.over();
-            let appends = self.appends(staged)?;
-            self.send(appends, changes)?;
-            self.context.shared.set_note(None);
-        }
-        self.context.shared.again.store(self.again.is_some(), Ordering::Release);
-        self.show_time();
-        Ok(())
-    }
-
-    /// From here on it listens to what is said in this run.
-    fn begin_time(&mut self) {
-        if let Some(time) = &mut self.time {
-            time.begin(|input| self.inputs.position(input));
-        }
-    }
-
-    fn divert(&self, staged: &mut Staged) {
-        if let Some(again) = &self.again {
-            again.divert(staged, self.service.def.time.as_ref(), self.stored.floor());
-        }
-    }
-
-    /// Says how far reading again has come.
-    fn tell_again(&self) {
-        let Some(Again { kind: Kind::Rewound { outputs, .. }, .. }) = &self.again else { return };
-        let results = match outputs {
-            Outputs::Suppress => "its results are suppressed until then".to_owned(),
-            Outputs::Append => "its results are given out again".to_owned(),
-            Outputs::Topic(topic) => format!("its results go to `{topic}` until then"),
-        };
-        let (partition, left) = (self.context.task.id.partition, self.inputs.left());
-        let note = format!("partition {partition} was rewound and is up to {left} events from where it was; {results}");
-        self.context.shared.set_note(Some(note));
-    }
-
-    /// What the task promises of all that it will still append; `None`: its topics have no event time.
-    fn output_watermark(&self) -> Option<Watermark> {
-        let time = self.time.as_ref()?;
-        // While it reads again, it says what it had said.
-        if self.again.is_some() {
-            return Some(self.stored.floor());
-        }
-        let promise = match &self.state {
-            None => time.promise(),
-            Some(state) => {
-                // Whose inputs are idle is not waited for, unless it holds rows that are still to come of it.
-                let promise = match time.promise() {
-                    Watermark::IDLE if state.program.waits() => time.watermark(),
-                    promise => promise,
-                };
-                match promise.time() {
-                    Some(time) => Watermark(state.program.output_watermark(time)),
-                    // Rows are still to come of what it has not concluded, also when nothing more is read.
-                    None if self.more => Watermark(state.program.output_watermark(time.watermark().0)),
-                    // Who says nothing, or that there is nothing, has no time to hold back.
-                    None => promise,
-                }
-            }
-        };
-        Some(promise.max(self.stored.floor()))
-    }
-
-    /// Whether a partition must be told a promise although there are no events for it.
-    fn must_promise(&self) -> bool {
-        self.time.as_ref().zip(self.output_watermark()).is_some_and(|(time, promise)| time.due(promise))
-    }
-
-    fn show_time(&self) {
-        if let Some(time) = &self.time {
-            self.context.shared.set_time(time.status());
-            let holds = self.state.as_ref().is_some_and(|state| state.program.waits());
-            self.context.shared.holds.store(holds && time.watermark() != Watermark::CLOSED, Ordering::Release);
-        }
-    }
-
     async fn run(&mut self) -> Result<End, Fault> {
         loop {
             match self.context.control.asked() {
@@ -387,26 +248,6 @@ impl<'a> Running<'a> {
             self.context.meters.busy(begun.elapsed());
             tokio::task::yield_now().await;
         }
-    }
-
-    /// The lookups for the next events, and how late these may have come in to meet them. Those that are read again meet
-    /// tables of topics as these were.
-    async fn as_it_was(&mut self, lookups: LookupSet) -> Result<(LookupSet, i64), Fault> {
-        if self.again.is_none() || !self.lookups.has_tables() {
-            return Ok((lookups, i64::MAX));
-        }
-        let first = self.inputs.first_again().await?;
-        let mut past = match self.past.take() {
-            Some(past) => past,
-            None if first.is_none() => return Ok((lookups, i64::MAX)),
-            None => self.lookups.past(self.context.log.as_ref()).await?,
-        };
-        // Behind the last event all that the task had met is in.
-        past.advance(first.unwrap_or(i64::MAX)).await?;
-        let until = past.next().await?.unwrap_or(i64::MAX);
-        let lookups = past.instead(&lookups);
-        self.past = Some(past);
-        Ok((lookups, until))
     }
 
     async fn wait_for_lookups(&mut self, reason: String) -> Result<(), Fault> {
@@ -530,116 +371,6 @@ impl<'a> Running<'a> {
             }
         }
         Ok(made)
-    }
-
-    fn process(
-        &mut self,
-        piece: &Piece,
-        suspicious: bool,
-        lookups: &LookupSet,
-        staged: &mut Staged,
-    ) -> Result<(), String> {
-        if piece.rows.num_rows() == 0 {
-            return Ok(());
-        }
-        let from = self.context.task.id.partition;
-        if self.state.is_some() {
-            return if suspicious { self.push_each(piece, lookups, staged) } else { self.push(piece, lookups, staged) };
-        }
-        if suspicious {
-            self.isolate(piece, from, lookups, staged)
-        } else {
-            self.plan.process(piece, from, lookups, staged)
-        }
-    }
-
-    /// Lets the query conclude what no event can change any more, or a part of it where that is much.
-    fn advance(&mut self, lookups: &LookupSet, staged: &mut Staged) -> Result<(), String> {
-        let (Some(state), Some(time)) = (&mut self.state, &self.time) else { return Ok(()) };
-        let step = state.program.advance(time.watermark().0, lookups).map_err(|e| e.to_string())?;
-        self.set_more(step.more);
-        self.plan.give_out(step, self.context.task.id.partition, staged)
-    }
-
-    /// Who waits for the end is told at once that more is to come, and that none is only when all is in the log
-    /// ([`Self::tell_concluded`]): until then the task may yet begin again before it.
-    fn set_more(&mut self, more: bool) {
-        self.more = more;
-        if more {
-            self.context.shared.concluding.store(true, Ordering::Release);
-        }
-    }
-
-    fn tell_concluded(&self) {
-        if !self.more && self.flight.is_empty() {
-            self.context.shared.concluding.store(false, Ordering::Release);
-            let promise = self.time.as_ref().zip(self.output_watermark());
-            let told = promise.is_none_or(|(time, promise)| time.wait(promise).is_none());
-            if told && self.context.shared.owes.swap(false, Ordering::AcqRel) {
-                self.context.progress.notify_waiters();
-            }
-        }
-    }
-
-    fn push(&mut self, piece: &Piece, lookups: &LookupSet, staged: &mut Staged) -> Result<(), String> {
-        let (Some(state), Some(input)) = (&mut self.state, self.service.def.inputs.get(piece.input)) else {
-            return Ok(());
-        };
-        let topic = self.service.def.aliases.get(input).unwrap_or(input);
-        let from = self.context.task.id.partition;
-        self.plan.push(piece, topic, from, lookups, &mut state.program, staged)
-    }
-
-    /// Pushes events one by one, because one of them kills. State that a panic left half changed is of no use, so the task
-    /// starts again; then it knows which events did so, and those become dead letters.
-    fn push_each(&mut self, piece: &Piece, lookups: &LookupSet, staged: &mut Staged) -> Result<(), String> {
-        for row in 0..piece.rows.num_rows() {
-            let one = piece.slice(row, 1);
-            let origin = one.origins.of(0);
-            let shared = &self.context.shared;
-            if origin.as_ref().is_some_and(|origin| shared.isolation.lock().is_killer(origin)) {
-                let reason = "the service panicked on this event".to_owned();
-                staged.letters.push(self.plan.panic_letter(&one, reason));
-                continue;
-            }
-            shared.isolation.lock().take_alone(origin);
-            self.push(&one, lookups, staged)?;
-            self.context.shared.isolation.lock().take_alone(None);
-        }
-        Ok(())
-    }
-
-    /// Processes a piece in which an event kills: halves it until that event is alone, which becomes a dead letter.
-    fn isolate(
-        &self,
-        piece: &Piece,
-        from: PartitionId,
-        lookups: &LookupSet,
-        staged: &mut Staged,
-    ) -> Result<(), String> {
-        let attempt = catch_unwind(AssertUnwindSafe(|| {
-            let mut staged = Staged::default();
-            self.plan.process(piece, from, lookups, &mut staged).map(|()| staged)
-        }));
-        let rows = piece.rows.num_rows();
-        match attempt {
-            Ok(done) => {
-                let done = done?;
-                staged.appends.extend(done.appends);
-                staged.letters.extend(done.letters);
-                staged.tally.add(done.tally);
-            }
-            Err(payload) if rows == 1 => {
-                let reason = format!("the service panicked on this event: {}", message_of(payload.as_ref()));
-                staged.letters.push(self.plan.panic_letter(piece, reason));
-            }
-            Err(_) => {
-                let half = rows / 2;
-                self.isolate(&piece.slice(0, half), from, lookups, staged)?;
-                self.isolate(&piece.slice(half, rows - half), from, lookups, staged)?;
-            }
-        }
-        Ok(())
     }
 
     fn appends(&mut self, staged: Staged) -> Result<Vec<Append>, Fault> {
