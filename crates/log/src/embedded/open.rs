@@ -5,6 +5,7 @@
 //! is on the disk; the old segment is cut there.
 
 use std::hash::{BuildHasher as _, Hasher as _};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,15 +15,16 @@ use super::checkpoint::Checkpoint;
 use super::frame::{AppendHead, Content};
 use super::group_header::{GroupHeader, HEADER_BYTES, Kind};
 use super::index::{Entry, Topic, Topics};
-use super::layout::Layout;
+use super::layout::{Layout, segment_id};
 use super::options::Options;
 use super::recover::{Recovered, Scanned, recover};
 use super::segment::{Sealed, Segment};
 use super::settled_file::SettledFile;
 use super::stage::Stage;
+use super::sweep::sweep;
 use super::walk::{FrameAt, GroupAt, io_error};
-use super::writer::Writer;
-use crate::vfs::{Lock, LockError, OpenOptions, Vfs};
+use super::writer::{Writer, is_no_space};
+use crate::vfs::{File, Lock, LockError, OpenOptions, Vfs};
 use crate::{Epoch, Error};
 
 /// How much is copied at once.
@@ -102,7 +104,7 @@ fn make(options: &Options, layout: &Layout) -> Result<Checkpoint, Error> {
     vfs.sync_dir(&layout.dir).map_err(io_error("syncing", &layout.dir))?;
     let journal = layout.journal();
     let entries = vfs.list(&journal).map_err(io_error("reading", &journal))?;
-    if entries.iter().any(|entry| super::layout::segment_id(&entry.name).is_some()) {
+    if entries.iter().any(|entry| segment_id(&entry.name).is_some()) {
         let (what, path) = ("the checkpoint is missing".into(), layout.checkpoint());
         return Err(Error::Corrupt { what, path, at: 0, affected: "unknown".into() });
     }
@@ -141,18 +143,59 @@ fn new_log_id(options: &Options) -> u128 {
     chance(1) << 64 | chance(2)
 }
 
-/// Begins the segment of this opening and says where to go on.
+/// Begins the segment of this opening and says where to go on. Where the disk is full it takes the space of what no longer
+/// counts, which otherwise goes afterwards.
 pub(super) fn begin_segment(options: &Options, layout: &Layout, found: &mut Recovered) -> Result<Writer, Error> {
-    let vfs = options.vfs.as_ref();
-    let (id, new) = (found.id_last + 1, layout.segment_new());
-    let file = vfs.open(&new, OpenOptions::TRUNCATE).map_err(io_error("making", &new))?;
-    let writing = || io_error("writing", &new);
+    let (vfs, new, id) = (options.vfs.as_ref(), layout.segment_new(), found.id_last + 1);
+    let mut begun = write_segment(options, &new, id, found);
+    if begun.as_ref().is_err_and(is_no_space) {
+        free_space(options, layout, found)?;
+        begun = write_segment(options, &new, id, found);
+    }
+    let Begun { file, again, end, crc } = begun.map_err(io_error("writing", &new))?;
+    let path = layout.segment(id);
+    vfs.rename(&new, &path).map_err(io_error("renaming", &new))?;
+    vfs.sync_dir(&layout.journal()).map_err(io_error("syncing", &layout.journal()))?;
+    let capacity = options.segment_len().max(end);
+    let segment = Arc::new(Segment { id, path: path.clone(), file: file.clone(), capacity });
+    // Only now that they stand elsewhere.
+    for segment in &mut found.segments {
+        segment.groups.retain(|group| group.header.seq <= found.durable_through);
+    }
+    discard_tails(options, layout, found)?;
+    found.segments.push(Scanned { id, path, file, groups: again });
+    let writer = Writer {
+        log: found.checkpoint.log,
+        incarnation: found.incarnation + 1,
+        capacity: segment.capacity,
+        segment,
+        at: end,
+        seq: found.seq + 1,
+        prev_crc: crc,
+        durable_through: found.seq + 1,
+        sealed: Vec::new(),
+        syncs: 0,
+    };
+    Ok(writer)
+}
+
+/// The file of a segment that has begun, under another name still.
+struct Begun {
+    file: Arc<dyn File>,
+    /// The groups that it has besides that of the opening.
+    again: Vec<GroupAt>,
+    end: u64,
+    crc: u32,
+}
+
+/// Writes the groups that were not synced for certain, and behind them that this opening was.
+fn write_segment(options: &Options, new: &Path, id: u64, found: &Recovered) -> io::Result<Begun> {
+    let file = options.vfs.open(new, OpenOptions::TRUNCATE)?;
     let (mut at, mut crc) = (0, durable_crc(found));
     let mut again = Vec::new();
-    for segment in &mut found.segments {
-        let Some(first) = segment.groups.iter().position(|g| g.header.seq > found.durable_through) else { continue };
-        for group in segment.groups.split_off(first) {
-            let moved = copy(segment, group, file.as_ref(), id, at, crc).map_err(writing())?;
+    for segment in &found.segments {
+        for group in segment.groups.iter().filter(|group| group.header.seq > found.durable_through) {
+            let moved = copy(segment, group, file.as_ref(), id, at, crc)?;
             (at, crc) = (moved.end(), moved.crc);
             again.push(moved);
         }
@@ -176,30 +219,30 @@ pub(super) fn begin_segment(options: &Options, layout: &Layout, found: &mut Reco
     };
     let (mut bytes, crc) = opening.encode();
     bytes.resize(opening.total_len() as usize, 0);
-    file.write_all_at(&bytes, at).map_err(writing())?;
-    file.sync_data().map_err(io_error("syncing", &new))?;
-    let path = layout.segment(id);
-    vfs.rename(&new, &path).map_err(io_error("renaming", &new))?;
-    vfs.sync_dir(&layout.journal()).map_err(io_error("syncing", &layout.journal()))?;
-    let end = at + opening.total_len();
-    let capacity = options.segment_len().max(end);
-    let segment = Arc::new(Segment { id, path: path.clone(), file: file.clone(), capacity });
-    // Only now that they stand elsewhere.
-    discard_tails(options, layout, found)?;
-    found.segments.push(Scanned { id, path, file, groups: again });
-    let writer = Writer {
-        log: found.checkpoint.log,
-        incarnation: found.incarnation + 1,
-        capacity: segment.capacity,
-        segment,
-        at: end,
-        seq: found.seq + 1,
-        prev_crc: crc,
-        durable_through: found.seq + 1,
-        sealed: Vec::new(),
-        syncs: 0,
-    };
-    Ok(writer)
+    file.write_all_at(&bytes, at)?;
+    file.sync_data()?;
+    Ok(Begun { file, again, end: at + opening.total_len(), crc })
+}
+
+/// Takes the space of segments without a group that counts, of what is prepared behind the last groups of the others, and of
+/// what passes left behind. A process that ended on a full disk may have left all of these, and no reserve.
+fn free_space(options: &Options, layout: &Layout, found: &Recovered) -> Result<(), Error> {
+    let vfs = options.vfs.as_ref();
+    // They go when the new segment has its name. Until then they keep their numbers from being given again.
+    found.leftovers.iter().try_for_each(|path| cut(vfs, path, 0))?;
+    found.segments.iter().try_for_each(|segment| cut(vfs, &segment.path, segment.end()))?;
+    let topics = found.state.topics.iter();
+    let partitions =
+        topics.flat_map(|(id, topic)| (0..topic.spec.partitions).map(|number| (*id, &topic.spec.name, number)));
+    for (topic, name, number) in partitions.clone() {
+        let files = found.checkpoint.files.get(&topic).and_then(|files| files.get(&number));
+        // A pass goes on in the last one.
+        if let Some(last) = files.and_then(|files| files.last()) {
+            cut(vfs, &layout.settled(name, number, Offset(last.base), last.generation), last.len)?;
+        }
+    }
+    sweep(vfs, layout, &found.checkpoint, partitions);
+    Ok(())
 }
 
 /// The CRC of the last group that was synced for certain.
@@ -209,14 +252,7 @@ fn durable_crc(found: &Recovered) -> u32 {
     last.map_or(found.checkpoint.crc, |g| g.crc)
 }
 
-fn copy(
-    from: &Scanned,
-    group: GroupAt,
-    to: &dyn crate::vfs::File,
-    segment: u64,
-    at: u64,
-    prev_crc: u32,
-) -> std::io::Result<GroupAt> {
+fn copy(from: &Scanned, group: &GroupAt, to: &dyn File, segment: u64, at: u64, prev_crc: u32) -> io::Result<GroupAt> {
     let header = GroupHeader { segment, prev_crc, ..group.header.clone() };
     let (bytes, crc) = header.encode();
     to.write_all_at(&bytes, at)?;
@@ -233,7 +269,7 @@ fn copy(
         done += n;
     }
     let moved = |frame: FrameAt| FrameAt { body_at: frame.body_at - group.at + at, ..frame };
-    Ok(GroupAt { header, crc, at, frames: group.frames.into_iter().map(moved).collect() })
+    Ok(GroupAt { header, crc, at, frames: group.frames.iter().cloned().map(moved).collect() })
 }
 
 /// Removes spares and the reserve, which are made anew: on a full disk they are the room for the copy of the checkpoint and
@@ -241,7 +277,7 @@ fn copy(
 fn make_room(options: &Options, layout: &Layout) -> Result<(), Error> {
     let (vfs, journal) = (options.vfs.as_ref(), layout.journal());
     for entry in vfs.list(&journal).map_err(io_error("reading", &journal))? {
-        if super::layout::segment_id(&entry.name).is_none() {
+        if segment_id(&entry.name).is_none() {
             let path = journal.join(entry.name);
             vfs.remove(&path).map_err(io_error("removing", &path))?;
         }
@@ -255,17 +291,25 @@ fn discard_tails(options: &Options, layout: &Layout, found: &mut Recovered) -> R
     let (kept, emptied): (Vec<_>, Vec<_>) =
         std::mem::take(&mut found.segments).into_iter().partition(|s| !s.groups.is_empty());
     found.leftovers.extend(emptied.into_iter().map(|s| s.path));
-    for segment in &kept {
-        if segment.file.len().map_err(io_error("reading", &segment.path))? > segment.end() {
-            let file = vfs.open(&segment.path, OpenOptions::WRITE).map_err(io_error("opening", &segment.path))?;
-            file.set_len(segment.end()).map_err(io_error("cutting", &segment.path))?;
-        }
-    }
+    kept.iter().try_for_each(|segment| cut(vfs, &segment.path, segment.end()))?;
     found.segments = kept;
     for path in std::mem::take(&mut found.leftovers) {
         vfs.remove(&path).map_err(io_error("removing", &path))?;
     }
     vfs.sync_dir(&layout.journal()).map_err(io_error("syncing", &layout.journal()))
+}
+
+/// Cuts off what a file has behind `end`.
+fn cut(vfs: &dyn Vfs, path: &Path, end: u64) -> Result<(), Error> {
+    let file = match vfs.open(path, OpenOptions::WRITE) {
+        // A topic may not have been settled yet.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file.map_err(io_error("opening", path))?,
+    };
+    if file.len().map_err(io_error("reading", path))? > end {
+        file.set_len(end).map_err(io_error("cutting", path))?;
+    }
+    Ok(())
 }
 
 /// Builds the index. `current` is the segment that is being written.

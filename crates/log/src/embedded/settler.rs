@@ -24,6 +24,7 @@ use super::segment::Sealed;
 use super::settled_file::SettledFile;
 use super::shared::{SEALED_MAX, Shared, count};
 use super::space::Room;
+use super::sweep::sweep;
 use super::walk::{Found, Walker, io_error};
 use super::writer::is_no_space;
 use crate::Error;
@@ -104,7 +105,12 @@ impl Settler {
     }
 
     fn work(&mut self) {
-        self.sweep();
+        {
+            let topics = self.shared.topics.read();
+            let all = topics.by_id.values().flat_map(|topic| &topic.partitions);
+            let all = all.map(|partition| (partition.topic, &partition.at.topic, partition.at.partition.0));
+            sweep(self.shared.options.vfs.as_ref(), &self.shared.layout, &self.checkpoint, all);
+        }
         while !self.ending() {
             let next = self.shared.sealed.lock().front().cloned();
             let (done, again) = match &next {

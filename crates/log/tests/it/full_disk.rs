@@ -14,7 +14,7 @@ use millstream_log::vfs::{DirEntry, File, Lock, LockError, OpenOptions, Vfs};
 use millstream_log::{AbortReason, Class, EmbeddedLog, EmbeddedOptions, Log, Outcome, Task};
 
 use crate::flips::{PLAN, closed_log};
-use crate::rig::{disk, find, options, run};
+use crate::rig::{Witness, disk, find, options, run, work};
 
 /// A disk on which there is no space for settled events, while somebody says so.
 #[derive(Debug, Clone)]
@@ -278,5 +278,75 @@ fn a_log_on_a_full_disk_opens_although_its_checkpoint_needs_another_copy() {
     vfs.set_capacity(Some(vfs.used()));
     let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(options(&vfs)).unwrap());
     assert_eq!(run(find(&log, PLAN.tasks)).unwrap(), want);
+    // Settling replaces both, one after the other.
+    run(log.close()).unwrap();
     assert_eq!(vfs.content(Path::new("/log/checkpoint.copy")), vfs.content(Path::new("/log/checkpoint")));
+}
+
+/// Leaves no space on the disk, and neither a reserve nor segments to be used again.
+fn fill_without_reserve(vfs: &SimVfs) {
+    let of_nobody = |path: &Path| path.starts_with("/log/journal") && path.extension().is_none_or(|e| e != "seg");
+    for (path, _) in vfs.files().into_iter().filter(|(path, _)| of_nobody(path)) {
+        vfs.remove(&path).unwrap();
+    }
+    vfs.set_capacity(Some(vfs.used()));
+}
+
+fn segments(vfs: &SimVfs) -> impl Iterator<Item = PathBuf> {
+    vfs.files().into_iter().map(|(path, _)| path).filter(|path| path.extension().is_some_and(|e| e == "seg"))
+}
+
+#[test]
+fn a_full_disk_without_reserve_has_the_space_of_a_pass_that_did_not_end() {
+    let vfs = disk();
+    // Its segments have nothing behind their groups.
+    let log = EmbeddedLog::open(EmbeddedOptions { prepare_ahead: false, ..options(&vfs) }).unwrap();
+    let log = Arc::new(log);
+    let (mut witness, shared) = (Witness::default(), Arc::clone(&log) as Arc<dyn Log>);
+    let want = run(async {
+        work(&shared, PLAN, &mut witness).await;
+        let want = find(&shared, PLAN.tasks).await.unwrap();
+        while !log.is_at_rest() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        shared.close().await.unwrap();
+        want
+    });
+    assert_eq!(witness.refusals, Vec::<String>::new());
+    let vfs = vfs.copy();
+    fill_without_reserve(&vfs);
+    let refused = EmbeddedLog::open(options(&vfs)).err().map(|e| e.to_string()).unwrap_or_default();
+    assert!(refused.contains("space"), "there is space: {refused:?}");
+    vfs.set_capacity(None);
+    let settled = vfs.files().into_iter().rfind(|(path, _)| path.starts_with("/log/topics")).unwrap().0;
+    let (bytes, another) = (vfs.content(&settled).unwrap(), settled.with_file_name("00000000000009999999.ev"));
+    // It had begun another file, or gone on in the last one.
+    for (left, content) in [(&another, vec![1; 64 << 10]), (&settled, [&bytes[..], &[1; 64 << 10]].concat())] {
+        let vfs = vfs.copy();
+        vfs.put(left, &content);
+        fill_without_reserve(&vfs);
+        let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(options(&vfs)).unwrap());
+        assert_eq!(run(find(&log, PLAN.tasks)).unwrap(), want);
+        assert!(vfs.content(&another).is_none() && vfs.content(&settled).unwrap().starts_with(&bytes));
+    }
+}
+
+#[test]
+fn a_full_disk_without_reserve_has_the_space_behind_the_last_group() {
+    let vfs = disk();
+    let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(options(&vfs)).unwrap());
+    let mut witness = Witness::default();
+    run(work(&log, PLAN, &mut witness));
+    assert_eq!(witness.refusals, Vec::<String>::new());
+    let want = run(find(&log, PLAN.tasks)).unwrap();
+    drop(log);
+    let vfs = vfs.copy();
+    let last = segments(&vfs).last().unwrap();
+    let prepared = [vfs.content(&last).unwrap(), vec![0; 16 << 10]].concat();
+    vfs.put(&last, &prepared);
+    fill_without_reserve(&vfs);
+    let before = vfs.used();
+    let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(options(&vfs)).unwrap());
+    assert!(vfs.used() <= before);
+    assert_eq!(run(find(&log, PLAN.tasks)).unwrap(), want);
 }
