@@ -4,6 +4,7 @@ pub(crate) mod exact;
 pub(crate) mod fallible;
 mod guard;
 mod known;
+mod list;
 pub(crate) mod row;
 #[cfg(test)]
 mod tests;
@@ -133,7 +134,8 @@ impl Compiled {
             };
             Ok(now.map_or_else(|| Transformed::no(e), Transformed::yes))
         })?;
-        let physical = create_physical_expr(&replaced.data, &full, &PROPS, &PhysicalPlanningContext::default())?;
+        let compared = list::compared(replaced.data)?;
+        let physical = create_physical_expr(&compared, &full, &PROPS, &PhysicalPlanningContext::default())?;
         let relaxed = full.as_arrow();
         let physical = exact::exact(physical, relaxed)?;
         let digits = match physical.data_type(relaxed)? {

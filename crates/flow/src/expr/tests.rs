@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow_array::{Int64Array, RecordBatch};
 use datafusion_common::ToDFSchema;
-use datafusion_expr::{ColumnarValue, Volatility, col, create_udf};
+use datafusion_expr::{ColumnarValue, Volatility, col, create_udf, in_list, lit, when};
 
 use super::*;
 use crate::isolate::isolate;
@@ -35,4 +35,26 @@ fn a_panicking_function_fails_its_row_and_no_other() {
     assert_eq!((failed.row, failed.code), (13, "expression"));
     assert_eq!(failed.reason, "a function panicked on this event's values (the kernel has a bug) in touchy(n)");
     assert_eq!(parts.parts.iter().map(|(_, array)| array.len()).sum::<usize>(), 39);
+}
+
+#[test]
+fn a_list_that_differs_by_row_is_not_taken_for_constant() {
+    let plain = Schema::new(vec![Field::new("n", DataType::Int64, true)]).to_dfschema().unwrap();
+    let numbers: ArrayRef = Arc::new(Int64Array::from(vec![Some(0), Some(1), Some(2), Some(3), None]));
+    let times: ArrayRef = Arc::new(arrow_array::TimestampMicrosecondArray::from(vec![0; 5]).with_timezone("+00:00"));
+    let batch = RecordBatch::try_new(batch_schema(&plain), vec![numbers, times]).unwrap();
+    // 0 where n is 0, else n.
+    let same = when(col("n").eq(lit(0i64)), lit(0i64)).otherwise(col("n")).unwrap();
+    for (list, want) in [
+        (vec![same.clone()], [Some(true), Some(true), Some(true), Some(true), None]),
+        (vec![lit(0i64), same.clone() + lit(1i64)], [Some(true), Some(false), Some(false), Some(false), None]),
+        (vec![lit(3i64), same.clone() * lit(2i64), lit(1i64)], [Some(true), Some(true), Some(false), Some(true), None]),
+        (vec![lit(3i64), lit(1i64)], [Some(false), Some(true), Some(false), Some(true), None]),
+    ] {
+        for negated in [false, true] {
+            let expr = in_list(col("n"), list.clone(), negated);
+            let found = Compiled::new(&expr, &plain).unwrap().evaluate_bool(&batch).unwrap();
+            assert_eq!(found, BooleanArray::from(want.map(|w| w.map(|w| w != negated)).to_vec()), "{expr}");
+        }
+    }
 }
