@@ -185,7 +185,7 @@ impl Settler {
         };
         #[cfg(any(test, feature = "sabotage"))]
         if self.shared.options.broken(super::options::Sabotage::CompactHasty) {
-            inputs.iter().for_each(|input| self.remove(&input.path));
+            self.remove_all(inputs.iter().map(|input| input.path.as_path()));
         }
         match self.save(next) {
             Ok(()) => {
@@ -247,9 +247,7 @@ impl Settler {
         }
         contents.swapping = false;
         drop(contents);
-        for input in inputs {
-            self.remove(&input.path);
-        }
+        self.remove_all(inputs.iter().map(|input| input.path.as_path()));
     }
 
     fn path(&self, partition: &Partition, meta: &SettledMeta) -> std::path::PathBuf {
@@ -258,14 +256,8 @@ impl Settler {
     }
 
     fn discard(&self, partition: &Partition, made: &Made) {
-        made.files.iter().for_each(|meta| self.remove(&self.path(partition, meta)));
-    }
-
-    fn remove(&self, path: &std::path::Path) {
-        // What stays behind is not in the checkpoint, and is removed by the next opening.
-        if let Err(error) = self.shared.options.vfs.remove(path) {
-            tracing::warn!(path = %path.display(), %error, "a file that a compaction has replaced stays");
-        }
+        let paths: Vec<_> = made.files.iter().map(|meta| self.path(partition, meta)).collect();
+        self.remove_all(paths.iter().map(|path| path.as_path()));
     }
 
     /// Leaves a partition alone for a while, each time for twice as long; answers how long.

@@ -21,7 +21,7 @@ use super::recover::{Recovered, Scanned, recover};
 use super::segment::{Sealed, Segment};
 use super::settled_file::SettledFile;
 use super::stage::Stage;
-use super::sweep::sweep;
+use super::sweep::leftovers;
 use super::walk::{FrameAt, GroupAt, io_error};
 use super::writer::{Writer, is_no_space};
 use crate::vfs::{File, Lock, LockError, OpenOptions, Vfs};
@@ -241,7 +241,9 @@ fn free_space(options: &Options, layout: &Layout, found: &Recovered) -> Result<(
             cut(vfs, &layout.settled(name, number, Offset(last.base), last.generation), last.len)?;
         }
     }
-    sweep(vfs, layout, &found.checkpoint, partitions);
+    for path in leftovers(vfs, layout, &found.checkpoint, partitions) {
+        vfs.remove(&path).map_err(io_error("removing", &path))?;
+    }
     Ok(())
 }
 

@@ -289,20 +289,21 @@ impl Preparer {
         Ok(Ready { segment: Arc::new(Segment { id, path, file, capacity }), prepared: 0 })
     }
 
-    /// Takes back a segment of which all is settled, and the checkpoint says so.
-    pub(super) fn recycle(&self, sealed: &Sealed) {
+    /// Takes back a segment of which all is settled, and the checkpoint says so; answers the file where it is not needed
+    /// again. Removing that takes a while, and the writer waits for whoever has the lock here.
+    pub(super) fn recycle(&self, sealed: &Sealed) -> Option<PathBuf> {
         let len = sealed.segment.file.len().unwrap_or(sealed.end);
         let mut state = self.state.lock();
         state.sealed_bytes = state.sealed_bytes.saturating_sub(len);
-        let unneeded = self.spare(&mut state, sealed.segment.path.clone(), len);
-        // Removing a large file takes a while, and the writer waits for whoever has the lock.
-        drop(state);
-        unneeded.iter().for_each(|path| self.remove(path));
+        self.spare(&mut state, sealed.segment.path.clone(), len)
     }
 
     fn spare_or_remove(&self, state: &mut State, path: PathBuf, len: u64) {
-        let unneeded = self.spare(state, path, len);
-        unneeded.iter().for_each(|path| self.remove(path));
+        let Some(path) = self.spare(state, path, len) else { return };
+        // What stays behind is removed by the next opening.
+        if let Err(error) = self.vfs.remove(&path) {
+            tracing::warn!(path = %path.display(), %error, "a segment that is not needed any more stays");
+        }
     }
 
     /// Keeps a segment for use again; gives it back where it is not needed.
@@ -317,13 +318,6 @@ impl Preparer {
             }
         }
         Some(path)
-    }
-
-    fn remove(&self, path: &std::path::Path) {
-        // What stays behind is removed by the next opening.
-        if let Err(error) = self.vfs.remove(path) {
-            tracing::warn!(path = %path.display(), %error, "a segment that is not needed any more stays");
-        }
     }
 
     fn job(&self, state: &State) -> Option<Busy> {

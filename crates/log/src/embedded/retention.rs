@@ -121,15 +121,11 @@ impl Settler {
         }
         let Some(next) = next else { return Ok(()) };
         self.save(next)?;
-        for (partition, files) in removed {
-            let gone: Vec<_> = partition.contents.lock().files.drain(..files).collect();
-            for file in gone {
-                // What stays behind is not in the checkpoint, and is removed by the next opening.
-                if let Err(error) = self.shared.options.vfs.remove(&file.path) {
-                    tracing::warn!(path = %file.path.display(), %error, "a file past its retention stays");
-                }
-            }
-        }
+        let gone = |(partition, files): (Arc<Partition>, usize)| -> Vec<_> {
+            partition.contents.lock().files.drain(..files).collect()
+        };
+        let gone: Vec<_> = removed.into_iter().flat_map(gone).collect();
+        self.remove_all(gone.iter().map(|file| file.path.as_path()));
         Ok(())
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -16,7 +16,7 @@ use millstream_event::{Offset, ipc};
 use super::block::{BlockInfo, Runs, encode_block};
 use super::checkpoint::{Checkpoint, SettledMeta};
 use super::compaction::Compaction;
-use super::ease::{Ease, SYNC_BYTES, stand_back};
+use super::ease::{Ease, FREE_PARTS, SYNC_BYTES, stand_back};
 use super::index::{Entry, Partition, Topic};
 use super::reader::{load_bytes, load_entry};
 use super::retention::{Limits, limits};
@@ -24,7 +24,7 @@ use super::segment::Sealed;
 use super::settled_file::SettledFile;
 use super::shared::{SEALED_MAX, Shared, count};
 use super::space::Room;
-use super::sweep::sweep;
+use super::sweep::leftovers;
 use super::walk::{Found, Walker, io_error};
 use super::writer::is_no_space;
 use crate::Error;
@@ -105,12 +105,13 @@ impl Settler {
     }
 
     fn work(&mut self) {
-        {
+        let left = {
             let topics = self.shared.topics.read();
             let all = topics.by_id.values().flat_map(|topic| &topic.partitions);
             let all = all.map(|partition| (partition.topic, &partition.at.topic, partition.at.partition.0));
-            sweep(self.shared.options.vfs.as_ref(), &self.shared.layout, &self.checkpoint, all);
-        }
+            leftovers(self.shared.options.vfs.as_ref(), &self.shared.layout, &self.checkpoint, all)
+        };
+        self.remove_all(left.iter().map(|path| path.as_path()));
         while !self.ending() {
             let next = self.shared.sealed.lock().front().cloned();
             let (done, again) = match &next {
@@ -162,8 +163,37 @@ impl Settler {
 
     /// Whether events come faster than they are settled, if so many segments waited when the pass began.
     fn hurries(&self, waited: usize) -> bool {
+        self.shared.sealed.lock().len() > waited || self.must_hurry()
+    }
+
+    /// Whether sources wait, or would be refused, until something is done.
+    fn must_hurry(&self) -> bool {
         let waiting = self.shared.sealed.lock().len();
-        self.ending() || waiting > waited || waiting >= SEALED_MAX || self.shared.preparer.room() != Room::Plenty
+        self.ending() || waiting >= SEALED_MAX || self.shared.preparer.room() != Room::Plenty
+    }
+
+    /// Removes files that nothing names any more, a piece at a time: while a file system frees blocks it does nothing else, and
+    /// those of a whole file would hold up the journal's syncs for tens of milliseconds. A reader that has the file open still
+    /// finds that it is not the one to read. What stays behind is removed by the next opening.
+    pub(super) fn remove_all<'a>(&self, paths: impl Iterator<Item = &'a Path>) {
+        let vfs = self.shared.options.vfs.as_ref();
+        let piece = (self.shared.options.segment_len() / FREE_PARTS).max(1);
+        let mut ease = Ease::begin();
+        for path in paths {
+            let shrunk = vfs.open(path, OpenOptions::WRITE).and_then(|file| {
+                let mut len = file.len()?;
+                while len > piece && !self.ending() {
+                    len -= piece;
+                    file.set_len(len)?;
+                    ease.step(|| self.must_hurry());
+                }
+                Ok(())
+            });
+            if let Err(error) = shrunk.and_then(|()| vfs.remove(path)) {
+                tracing::warn!(path = %path.display(), %error, "a file that is not needed any more stays");
+            }
+            ease.step(|| self.must_hurry());
+        }
     }
 
     fn ending(&self) -> bool {
@@ -193,7 +223,8 @@ impl Settler {
         for outcome in outcomes {
             publish(outcome, sealed);
         }
-        self.shared.preparer.recycle(sealed);
+        let unneeded = self.shared.preparer.recycle(sealed);
+        self.remove_all(unneeded.iter().map(|path| path.as_path()));
         Ok(())
     }
 
