@@ -9,7 +9,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::frame::Content;
 use super::group_header::Kind;
@@ -40,6 +40,9 @@ enum Turn {
     Idle,
     Close(Closing),
 }
+
+/// So often it is looked whether what waits for settling must be refused.
+const HELD_CHECK: Duration = Duration::from_millis(50);
 
 impl Committer {
     pub(super) fn new(shared: Arc<Shared>, writer: Writer) -> Self {
@@ -87,6 +90,8 @@ impl Committer {
                 _ => Some(self.shared.options.idle_after),
             };
             match due {
+                // Sources wait: that there is no room for them any more, so that they must be told, wakes nobody.
+                None if !stage.queue.is_empty() => drop(self.shared.work.wait_for(&mut stage, HELD_CHECK)),
                 None => self.shared.work.wait(&mut stage),
                 Some(wait) => {
                     let late = self.shared.work.wait_for(&mut stage, wait).timed_out();

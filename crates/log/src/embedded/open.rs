@@ -242,7 +242,9 @@ fn free_space(options: &Options, layout: &Layout, found: &Recovered) -> Result<(
         }
     }
     for path in leftovers(vfs, layout, &found.checkpoint, partitions) {
-        vfs.remove(&path).map_err(io_error("removing", &path))?;
+        if let Err(error) = vfs.remove(&path) {
+            tracing::warn!(path = %path.display(), %error, "a file that is not needed any more stays");
+        }
     }
     Ok(())
 }

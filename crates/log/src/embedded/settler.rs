@@ -85,6 +85,17 @@ struct Course {
     waited: usize,
 }
 
+/// Without the settler sources would wait for ever.
+struct StopOnPanic(Arc<Shared>);
+
+impl Drop for StopOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop("settling has panicked: start again, and report what stands above");
+        }
+    }
+}
+
 impl Settler {
     pub(super) fn new(shared: Arc<Shared>, checkpoint: Checkpoint) -> Self {
         let settler = Self { shared, checkpoint, compaction: Compaction::default() };
@@ -100,6 +111,7 @@ impl Settler {
     /// Works until the log ends.
     pub(super) fn run(mut self) {
         stand_back();
+        let _stop = StopOnPanic(self.shared.clone());
         self.work();
         self.compaction.end();
     }
@@ -177,19 +189,21 @@ impl Settler {
     /// finds that it is not the one to read. What stays behind is removed by the next opening.
     pub(super) fn remove_all<'a>(&self, paths: impl Iterator<Item = &'a Path>) {
         let vfs = self.shared.options.vfs.as_ref();
-        let piece = (self.shared.options.segment_len() / FREE_PARTS).max(1);
+        let piece = (self.shared.options.segment_len() / FREE_PARTS).next_multiple_of(4096);
         let mut ease = Ease::begin();
         for path in paths {
-            let shrunk = vfs.open(path, OpenOptions::WRITE).and_then(|file| {
+            let shortened = vfs.open(path, OpenOptions::WRITE).and_then(|file| {
                 let mut len = file.len()?;
-                while len > piece && !self.ending() {
-                    len -= piece;
+                while len > piece && !self.must_hurry() {
+                    len = (len - 1) / piece * piece;
                     file.set_len(len)?;
-                    ease.step(|| self.must_hurry());
+                    ease.step(|| false);
                 }
                 Ok(())
             });
-            if let Err(error) = shrunk.and_then(|()| vfs.remove(path)) {
+            // It may go as a whole even so.
+            drop(shortened);
+            if let Err(error) = vfs.remove(path) {
                 tracing::warn!(path = %path.display(), %error, "a file that is not needed any more stays");
             }
             ease.step(|| self.must_hurry());

@@ -98,7 +98,10 @@ impl Stage {
             }
         };
         let Content::Commit(head) = &frame.content else { return self.push(frame, false) };
-        let full = self.queue.len() >= WAITING_MAX || self.queue_bytes + frame.body.len() > WAITING_BYTES_MAX;
+        // What sources have may stay for a while; it leaves room for the others.
+        let part = if head.class == Class::Intake { 2 } else { 1 };
+        let bytes = self.queue_bytes + frame.body.len();
+        let full = self.queue.len() >= WAITING_MAX / part || bytes > WAITING_BYTES_MAX / part;
         if !self.tasks.contains_key(&head.task) {
             self.tasks.insert(head.task.clone(), TaskState::default());
         }

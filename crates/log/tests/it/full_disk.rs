@@ -197,6 +197,34 @@ fn sources_wait_while_settling_is_behind_and_the_rest_goes_on() {
 }
 
 #[test]
+fn sources_that_wait_for_settling_are_refused_when_that_finds_no_space() {
+    let vfs = disk();
+    let settling = NoSettling::on(&vfs);
+    let (held, full) = (Arc::clone(&settling.held), Arc::clone(&settling.full));
+    let settings = EmbeddedOptions { vfs: Arc::new(settling), ..options(&vfs) };
+    run(async {
+        let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(settings).unwrap());
+        topic(&log, "t", 1).await;
+        let (_member, task) = one(&log, "source").await;
+        let mut source = Source { task, rng: Rng::new(1), acknowledged: Vec::new() };
+        held.store(true, Ordering::SeqCst);
+        let waiting = loop {
+            let mut put = Box::pin(source.put(&log, Class::Intake));
+            if tokio::time::timeout(Duration::from_millis(500), &mut put).await.is_err() {
+                break put;
+            }
+            drop(put);
+        };
+        // Nobody else has anything to write, and the last word is said.
+        full.store(true, Ordering::SeqCst);
+        held.store(false, Ordering::SeqCst);
+        let outcome = tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("it is told");
+        assert!(outcome.is_err(), "it was written");
+        full.store(false, Ordering::SeqCst);
+    });
+}
+
+#[test]
 fn a_simulated_disk_that_is_full_is_waited_for() {
     let vfs = disk();
     let settings = options(&vfs);
