@@ -186,7 +186,7 @@ impl Settler {
 
     /// Removes files that nothing names any more, a piece at a time: while a file system frees blocks it does nothing else, and
     /// those of a whole file would hold up the journal's syncs for tens of milliseconds. A reader that has the file open still
-    /// finds that it is not the one to read. What stays behind is removed by the next opening.
+    /// finds that it is not the one to read. In a hurry they go as a whole. What stays behind is removed by the next opening.
     pub(super) fn remove_all<'a>(&self, paths: impl Iterator<Item = &'a Path>) {
         let vfs = self.shared.options.vfs.as_ref();
         let piece = (self.shared.options.segment_len() / FREE_PARTS).next_multiple_of(4096);
